@@ -15,3 +15,4 @@
 //! | [`worker`] | the engine: flow table, timers, hand-off, the run-to-completion loop |
 //! | [`control`] | messages between the control plane and this process |
 #![deny(unsafe_code)]
+pub mod counters;
