@@ -48,7 +48,7 @@ pub enum HugePages {
 }
 
 /// How the interface's XDP program is attached, and so how sockets bind.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortMode {
     /// Driver XDP, zero-copy sockets.
