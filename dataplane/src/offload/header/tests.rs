@@ -217,7 +217,14 @@ proptest! {
         // The whole segment sums to zero with its pseudo-header, and a changed bit shows.
         let segment = &frame[p.tcp_offset..p.payload.end];
         prop_assert!(p.pseudo_header_sum.add_bytes(segment).is_zero());
-        prop_assert_eq!(p.verify_checksum(&frame, sum.add_u16(1)), ChecksumVerdict::Bad);
+        // One field in 65,536 happens to equal the pseudo-header sum, and then looks partial.
+        let field = u16::from_be_bytes([segment[16], segment[17]]);
+        let want = if Sum::from_folded(field) == p.pseudo_header_sum {
+            ChecksumVerdict::Partial
+        } else {
+            ChecksumVerdict::Bad
+        };
+        prop_assert_eq!(p.verify_checksum(&frame, sum.add_u16(1)), want);
 
         template.emit_partial(&mut frame, &out, &options, payload.len());
         let p = parsed(&frame);
