@@ -15,4 +15,5 @@
 //! | [`worker`] | the engine: flow table, timers, hand-off, the run-to-completion loop |
 //! | [`control`] | messages between the control plane and this process |
 #![deny(unsafe_code)]
+pub mod buf;
 pub mod counters;
