@@ -77,6 +77,21 @@ impl Heartbeat {
         })
     }
 
+    /// The clock that beats are in: CLOCK_MONOTONIC.
+    #[must_use]
+    pub fn now_ns() -> u64 {
+        let mut now = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // SAFETY: writes a local; this clock exists on every Linux, so the call
+        // cannot fail.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+        let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+        let nanoseconds = u64::try_from(now.tv_nsec).unwrap_or(0);
+        seconds * 1_000_000_000 + nanoseconds
+    }
+
     fn slot(&self) -> &AtomicU64 {
         // SAFETY: mapped, page aligned and zeroed by the kernel, valid until
         // drop; others access it atomically only (BPF loads 8 aligned bytes).

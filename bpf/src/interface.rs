@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::attach;
 use crate::error::{AttachError, AttachMode};
-use crate::test_run::{self, TestRun};
+use crate::test_run::{TestRun, test_run};
 use crate::xskmap::XskMap;
 
 /// An instance of the program for one interface, with its own XSKMAP. Dropping
@@ -73,7 +73,7 @@ impl InterfaceProgram {
         linear_bytes: Option<u32>,
         repeat: u32,
     ) -> std::io::Result<TestRun> {
-        test_run::run(self.program.as_fd(), frame, linear_bytes, repeat)
+        test_run(self.program.as_fd(), frame, linear_bytes, repeat)
     }
 }
 

@@ -49,5 +49,5 @@ pub use error::{AttachError, AttachMode, FoundMode, FoundProgram, LoadError, Map
 pub use heartbeat::{HEARTBEAT_FRESH, Heartbeat};
 pub use interface::{InterfaceProgram, XdpLink};
 pub use steer::{Steer, SteerFds};
-pub use test_run::{TestRun, Verdict};
+pub use test_run::{TestRun, Verdict, test_run};
 pub use xskmap::{QUEUES_MAX, XskMap};

@@ -1,6 +1,5 @@
 //! Runs a loaded program on a frame of ours: BPF_PROG_TEST_RUN. libbpf-rs has
-//! it too, but only for programs of its own object, and without `repeat`'s
-//! timing for a non-linear frame.
+//! it too, but only for programs of an object that it holds open.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -43,7 +42,12 @@ impl From<u32> for Verdict {
     }
 }
 
-pub(crate) fn run(
+/// Runs the XDP program `program` on `frame`, without any device, and `repeat`
+/// times over. See [`InterfaceProgram::test_run`](crate::InterfaceProgram::test_run).
+///
+/// # Errors
+/// As there.
+pub fn test_run(
     program: BorrowedFd<'_>,
     frame: &[u8],
     linear_bytes: Option<u32>,
