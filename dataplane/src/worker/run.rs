@@ -4,12 +4,14 @@
 //! kick; then hand-offs, mail and timers. No allocation, lock or system call per packet:
 //! system calls come per batch (a kick), per idle period (poll) and per wake-up.
 
-use std::os::fd::{AsFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use smallvec::SmallVec;
 
 use super::engine::{Arrival, Engine, Outbound};
 use super::handoff::{HandOff, HandOffRings};
@@ -37,6 +39,13 @@ const PRESSURE_SHARE: u32 = 8;
 
 /// Hand-offs taken per turn at the most: one ring.
 const HANDOFFS_PER_TURN: usize = 1024;
+
+/// Frames taken from one port per turn: a driver's usual NAPI budget.
+const RX_BATCH: usize = 64;
+
+/// How long and how often a closed port is asked for its frames.
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+const CLOSE_ROUNDS: usize = 40;
 
 /// One port of a worker: a queue of an interface.
 #[derive(Debug)]
@@ -140,6 +149,7 @@ pub struct Worker<P, H> {
     parts: WorkerParts<P, H>,
     first: Vec<usize>,
     batch: RxBatch,
+    handed: Vec<(u16, HandOff)>,
     stop: bool,
     wake: Vec<bool>,
     busy_polls: u64,
@@ -162,7 +172,8 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         Self {
             first,
             wake,
-            batch: RxBatch::new(),
+            batch: RxBatch::new(RX_BATCH),
+            handed: Vec::with_capacity(RX_BATCH),
             stop: false,
             busy_polls: 0,
             sleeps: 0,
@@ -251,29 +262,25 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         }
         let arrival =
             Arrival { port: slot.interface, mtu: slot.mtu, checksum: slot.checksum, from: None };
-        let mut batch = std::mem::take(&mut self.batch);
-        for frame in batch.drain() {
-            self.deliver(now, arrival, frame);
+        let Self { parts, batch, first, .. } = self;
+        let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+        for received in batch.drain() {
+            let handed = parts.engine.on_frame(now, arrival, received.frame, &mut sink);
+            if let Some((worker, message)) = handed {
+                self.handed.push((worker, message));
+            }
         }
-        self.batch = batch;
+        self.send_handed();
         true
     }
 
-    fn deliver(&mut self, now: Instant, arrival: Arrival, frame: Frame) {
-        let mut sink =
-            Sink { ports: &mut self.parts.ports, pools: &self.parts.pools, first: &self.first };
-        if let Some((worker, message)) =
-            self.parts.engine.on_frame(now, arrival, frame, &mut sink)
-        {
-            self.hand_off(worker, message);
-        }
-    }
-
-    fn hand_off(&mut self, worker: u16, message: HandOff) {
-        if self.parts.rings.send(worker, message).is_err() {
-            self.parts.engine.counters_mut().inc(Counter::HandOffFull);
-        } else {
-            self.wake[usize::from(worker)] = true;
+    fn send_handed(&mut self) {
+        for (worker, message) in self.handed.drain(..) {
+            if self.parts.rings.send(worker, message).is_err() {
+                self.parts.engine.counters_mut().inc(Counter::HandOffFull);
+            } else {
+                self.wake[usize::from(worker)] = true;
+            }
         }
     }
 
@@ -287,7 +294,10 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                     let slot = &self.parts.ports[first];
                     let arrival =
                         Arrival { port, mtu: slot.mtu, checksum: slot.checksum, from: Some(from) };
-                    self.deliver(now, arrival, frame);
+                    let Self { parts, first, .. } = self;
+                    let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+                    // A flow whose owner changed meanwhile: the peer sends again.
+                    let _ = parts.engine.on_frame(now, arrival, frame, &mut sink);
                 }
                 HandOff::Claim { tuple, owner } => {
                     self.parts.engine.on_route(&tuple, owner, true);
@@ -463,17 +473,23 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         self.parts.engine.abort_all(now);
         self.turn(now);
         let index = self.parts.index;
-        let WorkerParts { engine, ports, pools, .. } = self.parts;
+        let WorkerParts { engine, mut ports, pools, .. } = self.parts;
         drop(engine);
         drop(self.batch);
-        for slot in ports {
-            slot.port.close(&pools[slot.pool]);
+        // A zero-copy driver may write to its frames for a moment longer.
+        for _ in 0..CLOSE_ROUNDS {
+            let held: u32 = ports.iter_mut().map(|s| s.port.reclaim_all(&pools[s.pool])).sum();
+            if held == 0 {
+                break;
+            }
+            std::thread::sleep(CLOSE_WAIT);
         }
+        drop(ports);
         let mut whole = true;
         for pool in &pools {
             pool.collect_returned();
             let frames = pool.accounting();
-            if frames.leaked() != 0 {
+            if frames.free != frames.total() {
                 tracing::error!(worker = index, ?frames, "frames leaked");
                 whole = false;
             }
@@ -482,15 +498,14 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
     }
 }
 
-fn wait(mailbox: &Mailbox, ports: impl Iterator<Item = RawFd>, timeout: Duration) {
-    let mut fds: smallvec::SmallVec<[PollFd<'_>; 16]> = smallvec::SmallVec::new();
+fn wait<'a>(
+    mailbox: &'a Mailbox,
+    ports: impl Iterator<Item = BorrowedFd<'a>>,
+    timeout: Duration,
+) {
+    let mut fds: SmallVec<[PollFd<'_>; 16]> = SmallVec::new();
     fds.push(PollFd::new(mailbox.as_fd(), PollFlags::POLLIN));
-    for fd in ports {
-        fds.push(PollFd::new(borrow(fd), PollFlags::POLLIN));
-    }
-    let millis = timeout.as_micros().div_ceil(1000);
-    let timeout = PollTimeout::try_from(u64::try_from(millis).unwrap_or(u64::MAX))
-        .unwrap_or(PollTimeout::MAX);
+    fds.extend(ports.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     // EINTR is a wake-up like any other.
-    let _ = nix::poll::poll(&mut fds, timeout);
+    let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
 }

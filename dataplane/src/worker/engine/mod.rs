@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use smallvec::SmallVec;
 
 pub use self::listen::Service;
 pub use self::receive::Arrival;
@@ -30,7 +31,7 @@ use crate::counters::{Counter, Counters};
 use crate::io::PortId;
 use crate::mptcp::{
     Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
-    Progress, Secrets, SubflowPath, TxSink, WorkerShare,
+    Progress, Secrets, SubflowId, SubflowPath, TxSink, WorkerShare,
 };
 use crate::time::Instant;
 use crate::wire::types::{AddressId, FourTuple};
@@ -258,14 +259,22 @@ impl<A: Application> Engine<A> {
             Order::Announce { address_id, address, port } => {
                 slot.conn.announce(cx, address_id, address, port);
             }
-            Order::RemoveAddress { address_id } => slot.conn.remove_address(cx, address_id),
+            Order::RemoveAddress { address_id } => slot.conn.remove_addresses(cx, &[address_id]),
             Order::SetBackup { address_id, backup } => {
-                slot.conn.set_backup(cx, address_id, backup);
+                let ids: SmallVec<[SubflowId; 8]> = slot
+                    .conn
+                    .subflows()
+                    .filter(|(_, path)| path.local_id == address_id)
+                    .map(|(id, _)| id)
+                    .collect();
+                for id in ids {
+                    slot.conn.set_backup(cx, id, backup);
+                }
             }
             Order::CloseSubflow(tuple) => {
-                if !slot.conn.close_subflow(cx, &tuple) {
-                    return Err(OrderError::UnknownSubflow);
-                }
+                let found = slot.conn.subflows().find(|(_, path)| path.tuple == tuple);
+                let (id, _) = found.ok_or(OrderError::UnknownSubflow)?;
+                slot.conn.close_subflow(cx, id, None);
             }
             Order::Close => slot.conn.close(cx),
             Order::Abort => slot.conn.abort(cx),

@@ -11,6 +11,9 @@ use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
 
+/// Hops an answer may take (RFC 1700's default).
+const TTL: u8 = 64;
+
 /// The link header of an answer: back to where the packet came from.
 pub(super) fn l2_of_answer(packet: &TcpPacket) -> L2Header {
     L2Header { dst: packet.eth.src, src: packet.eth.dst, vlan: packet.vlan }
@@ -68,7 +71,10 @@ impl<A: Application> Engine<A> {
         options: &OptionsBuf,
         sink: &mut S,
     ) {
-        let template = HeaderTemplate::new(l2_of_answer(segment), &segment.tuple);
+        let Ok(template) = HeaderTemplate::new(l2_of_answer(segment), &segment.tuple, 0, TTL)
+        else {
+            return;
+        };
         let Some(mut frame) = sink.alloc(port) else {
             self.counters.inc(Counter::TxNoFrame);
             return;
