@@ -62,7 +62,7 @@ fn explain(error: io::Error, ifindex: i32, interface: String, mode: AttachMode) 
                 source: error,
             },
         },
-        Some(libc::EOPNOTSUPP) => AttachError::Unsupported { interface, mode },
+        Some(libc::EOPNOTSUPP) if native => AttachError::Unsupported { interface },
         Some(libc::ENOSPC) if native => AttachError::TooFewQueues { interface },
         // ERANGE is veth's word for it. Others say EINVAL, which may mean
         // anything; beyond Ethernet's own MTU it is the likeliest.
@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn generic_mode_never_blames_the_mtu() {
-        for errno in [libc::ERANGE, libc::EINVAL, libc::ENOSPC] {
+    fn generic_mode_never_blames_mtu_queues_or_driver() {
+        for errno in [libc::ERANGE, libc::EINVAL, libc::ENOSPC, libc::EOPNOTSUPP] {
             match explained(errno, AttachMode::Generic) {
                 AttachError::Kernel { source, .. } => {
                     assert_eq!(source.raw_os_error(), Some(errno));

@@ -200,9 +200,7 @@ fn a_driver_without_native_xdp_is_named() {
     let lo = if_nametoindex("lo").expect("loopback");
     let program = steer.interface(lo).expect("an instance");
     match program.attach(AttachMode::Native) {
-        Err(AttachError::Unsupported { interface, mode }) => {
-            assert_eq!((interface.as_str(), mode), ("lo", AttachMode::Native));
-        }
+        Err(AttachError::Unsupported { interface }) => assert_eq!(interface, "lo"),
         other => panic!("{other:?}"),
     }
     program.attach(AttachMode::Generic).expect("works for all");
