@@ -62,7 +62,7 @@ fn explain(error: io::Error, ifindex: i32, interface: String, mode: AttachMode) 
                 source: error,
             },
         },
-        Some(libc::EOPNOTSUPP) => AttachError::Unsupported { interface, mode },
+        Some(libc::EOPNOTSUPP) if native => AttachError::Unsupported { interface },
         Some(libc::ENOSPC) if native => AttachError::TooFewQueues { interface },
         // ERANGE is veth's word for it. Others say EINVAL, which may mean
         // anything; beyond Ethernet's own MTU it is the likeliest.
@@ -201,4 +201,54 @@ fn interface_mtu(name: &str) -> io::Result<u32> {
     // SAFETY: what SIOCGIFMTU wrote.
     let mtu = unsafe { request.ifr_ifru.ifru_mtu };
     Ok(mtu.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explained(errno: i32, mode: AttachMode) -> AttachError {
+        // Loopback: index 1 and an MTU of 65536 in every namespace.
+        explain(io::Error::from_raw_os_error(errno), 1, "lo".into(), mode)
+    }
+
+    #[test]
+    fn an_errno_about_the_mtu_names_the_mtu() {
+        for errno in [libc::ERANGE, libc::EINVAL] {
+            match explained(errno, AttachMode::Native) {
+                AttachError::MtuTooLarge { interface, mtu } => {
+                    assert_eq!((interface.as_str(), mtu), ("lo", 65536));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn generic_mode_never_blames_mtu_queues_or_driver() {
+        for errno in [libc::ERANGE, libc::EINVAL, libc::ENOSPC, libc::EOPNOTSUPP] {
+            match explained(errno, AttachMode::Generic) {
+                AttachError::Kernel { source, .. } => {
+                    assert_eq!(source.raw_os_error(), Some(errno));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn lack_of_privilege_names_the_capabilities() {
+        let error = explained(libc::EPERM, AttachMode::Native);
+        assert!(
+            matches!(error, AttachError::NotPermitted { .. }),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains("CAP_NET_ADMIN"), "{error}");
+    }
+
+    #[test]
+    fn busy_without_a_program_is_not_blamed_on_one() {
+        let error = explained(libc::EBUSY, AttachMode::Native);
+        assert!(matches!(error, AttachError::Kernel { .. }), "{error:?}");
+    }
 }

@@ -196,14 +196,12 @@ pub enum AttachError {
     },
     /// The driver has no native XDP, or not with the interface's settings.
     #[error(
-        "the driver of {interface} does not support {mode} XDP, or not with the features that are \
+        "the driver of {interface} does not support native XDP, or not with the features that are \
          switched on (LRO: ethtool -K {interface} lro off); use mode = \"generic\""
     )]
     Unsupported {
         /// The interface's name.
         interface: String,
-        /// The mode that was tried.
-        mode: AttachMode,
     },
     /// The driver's buffers are too small for the MTU.
     #[error(

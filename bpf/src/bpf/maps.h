@@ -2,7 +2,8 @@
 /*
  * Maps. `claims`, `heartbeat` and `counters` are one for all interfaces (the
  * loader makes later instances reuse the first ones), so that one update
- * covers them all. `xsks` belongs to one interface: its key is a queue.
+ * covers them all. `xsks` belongs to one interface: its key is a queue. So does
+ * `freshness`, which is nobody else's business.
  */
 #ifndef BRAID_MAPS_H
 #define BRAID_MAPS_H
@@ -56,6 +57,19 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } heartbeat SEC(".maps");
+
+/* The last beat that this CPU found fresh, and the clock tick when it did. */
+struct freshness {
+	__u64 beat_ns;
+	__u64 jiffies;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct freshness);
+} freshness SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

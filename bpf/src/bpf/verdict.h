@@ -36,13 +36,28 @@ static __always_inline int pass(struct xdp_md *ctx, enum steer_counter reason)
 static __always_inline bool heartbeat_is_fresh(void)
 {
 	__u32 index = 0;
-	__u64 *beat_ns = bpf_map_lookup_elem(&heartbeat, &index);
+	__u64 *slot = bpf_map_lookup_elem(&heartbeat, &index);
+	struct freshness *known = bpf_map_lookup_elem(&freshness, &index);
+	__u64 beat_ns, jiffies;
 
-	if (!beat_ns || *beat_ns == 0)
+	if (!slot || !known)
 		return false;
+	beat_ns = *(volatile __u64 *)slot;
+	if (beat_ns == 0)
+		return false;
+
+	/* Reading a clock costs as much as the hash lookup, jiffies are one
+	 * load: so one clock reading per CPU and tick. */
+	jiffies = bpf_jiffies64();
+	if (known->beat_ns == beat_ns && known->jiffies == jiffies)
+		return true;
 	/* The coarse clock lags by up to a tick, so the beat may lie ahead of
-	 * it: signed. It costs a tenth of the exact one. */
-	return (__s64)(bpf_ktime_get_coarse_ns() - *beat_ns) < HEARTBEAT_FRESH_NS;
+	 * it: signed. */
+	if ((__s64)(bpf_ktime_get_coarse_ns() - beat_ns) >= HEARTBEAT_FRESH_NS)
+		return false;
+	known->beat_ns = beat_ns;
+	known->jiffies = jiffies;
+	return true;
 }
 
 /* Leaves `key` without its address. */

@@ -12,11 +12,15 @@ use libbpf_rs::libbpf_sys::{
 
 pub fn load() -> OwnedFd {
     let code = |parts: u32| u8::try_from(parts).expect("an opcode");
-    let mut set_verdict = bpf_insn::default();
-    set_verdict.code = code(BPF_ALU64 | BPF_MOV | BPF_K);
-    set_verdict.imm = i32::try_from(XDP_PASS).expect("a small number");
-    let mut exit = bpf_insn::default();
-    exit.code = code(BPF_JMP | BPF_EXIT);
+    let set_verdict = bpf_insn {
+        code: code(BPF_ALU64 | BPF_MOV | BPF_K),
+        imm: i32::try_from(XDP_PASS).expect("a small number"),
+        ..Default::default()
+    };
+    let exit = bpf_insn {
+        code: code(BPF_JMP | BPF_EXIT),
+        ..Default::default()
+    };
     let program = [set_verdict, exit];
     // SAFETY: name and licence are C strings, the program has the given length;
     // all are only read, and outlive the call.
