@@ -6,7 +6,7 @@
 //!
 //! | port | module |
 //! |---|---|
-
+//! | AF_XDP socket | [`xsk`] |
 //! | memory link, for the simulator and the engine benchmark | [`memory`] |
 //!
 //! A worker's iteration calls, per port: [`Port::complete`], [`Port::rx_burst`],
@@ -14,6 +14,7 @@
 //! [`Port::refill`]. `flush` is level triggered: call it also when nothing was sent.
 
 pub mod memory;
+pub mod xsk;
 
 use std::os::fd::RawFd;
 
