@@ -251,7 +251,7 @@ pub trait Port {
     /// is back or the port is closed, so owners drop them (orphans) or copy from them.
     fn set_carrier(&mut self, up: bool);
 
-    /// Closes the port and takes its frames back. Returns how many the kernel may still
-    /// touch: call again later until that is 0.
+    /// Closes the port and takes its frames back, in flight or not. Returns how many the
+    /// kernel may still touch: call again later until that is 0.
     fn reclaim_all(&mut self, pool: &FramePool) -> u32;
 }

@@ -44,7 +44,9 @@ impl Descs {
         unsafe { *self.now[index as usize].get() }
     }
 
-    /// The packet came in at an unusual place: remember the descriptor it came with.
+    /// The packet came in at an unusual place (a zero-copy driver under an XDP program
+    /// that moved its head; copy mode always uses the fixed offset): remember the
+    /// descriptor it came with.
     ///
     /// # Safety
     /// The caller has exclusive access to the frame, and `desc` describes it.

@@ -106,3 +106,33 @@ fn group_dimensions_are_checked_before_anything_is_mapped() {
         );
     }
 }
+
+#[test]
+fn huge_pages_are_had_or_their_lack_is_named() {
+    isolated(|| {
+        let config = UmemConfig {
+            pools: vec![100],
+            frame_bytes: 4096,
+            fill_ring: 64,
+            completion_ring: 64,
+            hugepages: HugePages::Require,
+            memory_limit_bytes: 1 << 30,
+        };
+        match UmemGroup::create(&config) {
+            Ok((group, pools)) => {
+                assert!(group.hugepages());
+                assert_eq!((group.frames(), pools[0].frames()), (100, 100));
+            }
+            Err(error) => assert!(
+                matches!(error, OpenError::HugePages { pages: 1, .. }),
+                "{error}"
+            ),
+        }
+        let off = UmemConfig {
+            hugepages: HugePages::Off,
+            ..config
+        };
+        let (group, _) = UmemGroup::create(&off).expect("plain memory");
+        assert!(!group.hugepages());
+    });
+}
