@@ -6,7 +6,7 @@
 //!
 //! | port | module |
 //! |---|---|
-
+//! | AF_XDP socket | [`xsk`] |
 //! | memory link, for the simulator and the engine benchmark | [`memory`] |
 //!
 //! A worker's iteration calls, per port: [`Port::complete`], [`Port::rx_burst`],
@@ -14,6 +14,7 @@
 //! [`Port::refill`]. `flush` is level triggered: call it also when nothing was sent.
 
 pub mod memory;
+pub mod xsk;
 
 use std::os::fd::RawFd;
 
@@ -250,7 +251,7 @@ pub trait Port {
     /// is back or the port is closed, so owners drop them (orphans) or copy from them.
     fn set_carrier(&mut self, up: bool);
 
-    /// Closes the port and takes its frames back. Returns how many the kernel may still
-    /// touch: call again later until that is 0.
+    /// Closes the port and takes its frames back, in flight or not. Returns how many the
+    /// kernel may still touch: call again later until that is 0.
     fn reclaim_all(&mut self, pool: &FramePool) -> u32;
 }
