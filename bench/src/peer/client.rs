@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::socket::{self, Target, Transport, transport};
 use super::stream::{Content, Stream, hex};
-use super::transfer::{Check, Gap, Until, gbit_per_s, receive, send};
+use super::transfer::{Check, Gap, Leash, Until, gbit_per_s, receive, send};
 
 /// Result of one transfer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -56,16 +56,28 @@ impl Amount {
     }
 }
 
+/// How an echo client behaves.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct EchoOptions {
+    /// Names the stream.
+    pub seed: u64,
+    /// Keep what comes back and hash it when the clock has stopped.
+    pub sha256: bool,
+    /// Bytes that may be on their way, there and back; no limit but the sockets' if `None`.
+    pub window: Option<u64>,
+}
+
 /// Sends a stream and reads it back at the same time.
 pub fn echo(
     target: &Target,
     amount: Amount,
-    seed: u64,
-    sha256: bool,
+    options: &EchoOptions,
     progress: &str,
 ) -> io::Result<Report> {
-    let content = Content::Stamped { seed };
-    let check = match (sha256, amount) {
+    let content = Content::Stamped { seed: options.seed };
+    let leash = options.window.map(Leash::new);
+    let leash = leash.as_ref();
+    let check = match (options.sha256, amount) {
         (true, Amount::Bytes(bytes)) => Check::keep(usize::try_from(bytes).unwrap_or(usize::MAX)),
         _ => Check::Compare(Stream::new(content)),
     };
@@ -74,14 +86,14 @@ pub fn echo(
     let start = Instant::now();
     let (sent, received) = std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
-            let sent = send(&socket, stream, amount.until(start));
+            let sent = send(&socket, stream, amount.until(start), leash);
             if sent.is_err() {
                 // Wake the receiver: nothing more will come.
                 let _ = socket.shutdown(Shutdown::Both);
             }
             sent
         });
-        let received = receive(&socket, start, check, progress);
+        let received = receive(&socket, start, check, leash, progress);
         if received.error.is_some() {
             let _ = socket.shutdown(Shutdown::Both);
         }
@@ -122,10 +134,10 @@ pub fn upload(target: &Target, amount: Amount, content: Content) -> io::Result<R
     let stream = Stream::new(content);
     let socket = socket::connect(target)?;
     let start = Instant::now();
-    let sent = send(&socket, stream, amount.until(start));
+    let sent = send(&socket, stream, amount.until(start), None);
     let transport = transport(&socket);
     // The sink's FIN says that it has read everything.
-    let received = receive(&socket, start, Check::Count, "");
+    let received = receive(&socket, start, Check::Count, None, "");
     let elapsed = start.elapsed();
     let (bytes_sent, error) = match sent {
         Ok(bytes) => (bytes, received.error),
@@ -166,7 +178,7 @@ pub fn download(
                 let _ = socket.shutdown(Shutdown::Write);
             });
         }
-        receive(&socket, start, check, progress)
+        receive(&socket, start, check, None, progress)
     });
     let complete = bytes.is_none_or(|bytes| bytes == received.bytes);
     Ok(Report {

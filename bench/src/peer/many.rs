@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::client::{Amount, Report, echo};
+use super::client::{Amount, EchoOptions, Report, echo};
 use super::socket::Target;
 
 /// Failures that are described; the rest is counted.
@@ -58,6 +58,14 @@ impl ManyReport {
     }
 }
 
+fn one(target: &Target, seed: u64, bytes: u64) -> io::Result<Report> {
+    let options = EchoOptions {
+        seed,
+        ..EchoOptions::default()
+    };
+    echo(target, Amount::Bytes(bytes), &options, "")
+}
+
 /// `connections` echo connections at the same time.
 #[must_use]
 pub fn storm(target: &Target, connections: u64, bytes: u64) -> ManyReport {
@@ -70,7 +78,7 @@ pub fn storm(target: &Target, connections: u64, bytes: u64) -> ManyReport {
             scope.spawn(move || {
                 together.wait();
                 let began = Instant::now();
-                let result = echo(target, Amount::Bytes(bytes), index, false, "");
+                let result = one(target, index, bytes);
                 let took_s = began.elapsed().as_secs_f64();
                 if let Ok(mut report) = report.lock() {
                     report.add(index, took_s, result);
@@ -90,7 +98,7 @@ pub fn sequential(target: &Target, count: u64, bytes: u64) -> ManyReport {
     let start = Instant::now();
     for index in 0..count {
         let began = Instant::now();
-        let result = echo(target, Amount::Bytes(bytes), index, false, "");
+        let result = one(target, index, bytes);
         report.add(index, began.elapsed().as_secs_f64(), result);
         if (index + 1) % 1000 == 0 {
             eprintln!("sequential: {} of {count}", index + 1);

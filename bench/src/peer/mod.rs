@@ -18,7 +18,7 @@ pub mod socket;
 pub mod stream;
 pub mod transfer;
 
-use client::Amount;
+use client::{Amount, EchoOptions};
 use server::App;
 use socket::Target;
 use stream::Content;
@@ -126,6 +126,9 @@ pub enum Command {
         /// Keep what comes back and hash it afterwards, instead of comparing on the way
         #[arg(long, requires = "bytes")]
         sha256: bool,
+        /// Never have more than so many bytes on their way, there and back
+        #[arg(long)]
+        window: Option<u64>,
     },
     /// Send a stream to a sink
     Upload {
@@ -253,14 +256,15 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
             amount,
             seed,
             sha256,
+            window,
         } => {
-            let report = client::echo(
-                &target.target(),
-                amount.amount(),
+            let options = EchoOptions {
                 seed,
                 sha256,
-                "echo-client",
-            )?;
+                window,
+            };
+            let amount = amount.amount();
+            let report = client::echo(&target.target(), amount, &options, "echo-client")?;
             print(&report)?;
             verdict(report.intact)
         }

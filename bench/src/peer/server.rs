@@ -97,7 +97,7 @@ fn serve_one(socket: &Socket, peer: Option<SocketAddr>, app: App) -> Served {
         App::Echo { corrupt_at } => echo(socket, corrupt_at, &mut served),
         App::Sink { expect } => {
             let check = expect.map_or(Check::Count, |content| Check::Compare(Stream::new(content)));
-            let received = receive(socket, start, check, "");
+            let received = receive(socket, start, check, None, "");
             served.bytes_received = received.bytes;
             served.mismatch_at = received.mismatch_at;
             served.longest_gap_ms = Some(received.gap.longest_ms);
@@ -108,10 +108,10 @@ fn serve_one(socket: &Socket, peer: Option<SocketAddr>, app: App) -> Served {
             }
         }
         App::Source { content, bytes } => {
-            send(socket, Stream::new(content), Until::Bytes(bytes)).map(|sent| {
+            send(socket, Stream::new(content), Until::Bytes(bytes), None).map(|sent| {
                 served.bytes_sent = sent;
                 // Until the client has closed as well.
-                served.bytes_received = receive(socket, start, Check::Count, "").bytes;
+                served.bytes_received = receive(socket, start, Check::Count, None, "").bytes;
             })
         }
     };

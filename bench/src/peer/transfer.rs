@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,58 @@ pub enum Until {
     Deadline(Instant),
 }
 
+/// Bounds how far a sender runs ahead of what has come back to it.
+#[derive(Debug)]
+pub struct Leash {
+    length_bytes: u64,
+    returned: Mutex<(u64, bool)>,
+    changed: Condvar,
+}
+
+impl Leash {
+    /// At most `length_bytes` ahead.
+    #[must_use]
+    pub fn new(length_bytes: u64) -> Self {
+        Self {
+            length_bytes,
+            returned: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u64, bool)> {
+        self.returned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a byte may be sent at `position`; how many may.
+    fn wait(&self, position: u64) -> u64 {
+        let state = self
+            .changed
+            .wait_while(self.lock(), |(returned, over)| {
+                !*over && position >= *returned + self.length_bytes
+            })
+            .unwrap_or_else(PoisonError::into_inner);
+        let (returned, over) = *state;
+        if over {
+            u64::MAX
+        } else {
+            returned + self.length_bytes - position
+        }
+    }
+
+    fn returned(&self, bytes: u64, over: bool) {
+        *self.lock() = (bytes, over);
+        self.changed.notify_one();
+    }
+}
+
 /// Sends `stream`, then closes the sending direction. Returns the bytes sent.
-pub fn send(socket: &Socket, mut stream: Stream, until: Until) -> io::Result<u64> {
+pub fn send(
+    socket: &Socket,
+    mut stream: Stream,
+    until: Until,
+    leash: Option<&Leash>,
+) -> io::Result<u64> {
     loop {
         let left = match until {
             Until::Bytes(bytes) => bytes - stream.position(),
@@ -36,6 +87,7 @@ pub fn send(socket: &Socket, mut stream: Stream, until: Until) -> io::Result<u64
             socket.shutdown(Shutdown::Write)?;
             return Ok(stream.position());
         }
+        let left = left.min(leash.map_or(u64::MAX, |leash| leash.wait(stream.position())));
         let chunk = stream.peek();
         let n = chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let sent = (&*socket).write(&chunk[..n])?;
@@ -125,7 +177,13 @@ pub struct Received {
 }
 
 /// Receives until the end of the stream or an error.
-pub fn receive(socket: &Socket, start: Instant, check: Check, progress: &str) -> Received {
+pub fn receive(
+    socket: &Socket,
+    start: Instant,
+    check: Check,
+    leash: Option<&Leash>,
+    progress: &str,
+) -> Received {
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut gap = GapMeter::new(start);
     let mut out = Received {
@@ -159,6 +217,9 @@ pub fn receive(socket: &Socket, start: Instant, check: Check, progress: &str) ->
             Check::Compare(_) | Check::Count => {}
         }
         out.bytes += n as u64;
+        if let Some(leash) = leash {
+            leash.returned(out.bytes, false);
+        }
         if now - looked >= LOOK_EVERY {
             looked = now;
             out.transport = out.transport.or(transport(socket));
@@ -168,6 +229,9 @@ pub fn receive(socket: &Socket, start: Instant, check: Check, progress: &str) ->
             let rate = gbit_per_s(out.bytes, now - start);
             eprintln!("{progress}: {} MiB, {rate:.2} Gb/s", out.bytes >> 20);
         }
+    }
+    if let Some(leash) = leash {
+        leash.returned(out.bytes, true);
     }
     out.elapsed = gap.last - start;
     out.gap = gap.gap;
