@@ -4,7 +4,7 @@
 //! frame stays in flight until the other side has taken the packet, as with a NIC. All
 //! buffers are allocated when the link is made.
 
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -262,7 +262,7 @@ impl Port for MemoryPort {
         }
     }
 
-    fn poll_fd(&self) -> Option<RawFd> {
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 

@@ -16,7 +16,7 @@
 pub mod memory;
 pub mod xsk;
 
-use std::os::fd::RawFd;
+use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
@@ -244,7 +244,7 @@ pub trait Port {
     fn stats(&self) -> PortStats;
 
     /// What to poll(2) for input, if the port can wait.
-    fn poll_fd(&self) -> Option<RawFd>;
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Tells the port that the link went up or down. Down: [`Port::tx`] refuses and
     /// nothing is kicked; frames already in the ring stay referred to until the carrier

@@ -100,7 +100,8 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
         for (i, queue) in interface.queues.iter().copied().enumerate() {
             let mut port = XskPort::open(&groups[pool], &xsk_config(setup, interface, queue))?;
             crate::io::Port::set_carrier(&mut port, interface.carrier);
-            xsks.set(queue, port.socket()).map_err(|source| PortsError::Map {
+            let socket = crate::io::Port::poll_fd(&port).expect("just opened");
+            xsks.set(queue, socket).map_err(|source| PortsError::Map {
                 what: format!("socket of {} queue {queue}", interface.name),
                 source,
             })?;

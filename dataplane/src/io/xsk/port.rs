@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -507,8 +507,11 @@ impl Port for XskPort {
         stats
     }
 
-    fn poll_fd(&self) -> Option<RawFd> {
-        self.socket.as_ref()?.fd().map(AsRawFd::as_raw_fd)
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
+        let fd = self.socket.as_ref()?.fd()?;
+        // SAFETY: the descriptor stays open as long as the socket, which `self` owns; the
+        // borrow of `self` keeps it from being closed (`reclaim_all` takes `&mut self`).
+        Some(unsafe { BorrowedFd::borrow_raw(fd.as_raw_fd()) })
     }
 
     fn set_carrier(&mut self, up: bool) {

@@ -4,6 +4,7 @@
 mod errors;
 mod netns;
 
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ impl End {
         let redirect = Redirect::attach(&config.interface, attach);
         let mut port = XskPort::open(group, config).expect("a socket");
         port.refill(&pool);
-        redirect.insert(config.queue, port.poll_fd().expect("open"));
+        redirect.insert(config.queue, port.poll_fd().expect("open").as_raw_fd());
         Self {
             port,
             pool,
@@ -241,7 +242,7 @@ fn packets_cross_a_veth_in_generic_mode() {
 fn port_opened_here_works_on_its_worker_and_poll_wakes_it() {
     isolated(|| {
         let (mut a, mut b) = End::pair(Attach::Native);
-        let fd = b.port.poll_fd().expect("open");
+        let fd = b.port.poll_fd().expect("open").as_raw_fd();
         let worker = thread::spawn(move || {
             assert!(b.pool.adopt());
             let mut poll = libc::pollfd {
