@@ -144,10 +144,13 @@ impl Host {
             time_wait_max: 256,
             ..EngineConfig::default()
         };
+        let pool = FramePool::heap(config.frames, 2048);
+        // A simulation lives on one thread.
+        assert!(pool.adopt(), "a new pool is nobody's");
         Self {
             number,
             engine: Engine::new(engine_config, seed, now),
-            pool: FramePool::heap(config.frames, 2048),
+            pool,
             tx_ring: config.tx_ring,
             sent: Vec::new(),
             next_port: PORT_MIN,

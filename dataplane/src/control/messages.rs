@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 pub use crate::io::RxChecksum;
+pub use crate::io::xsk::HugePages;
 pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind};
 pub use crate::tcp::CongestionKind;
 
@@ -32,19 +33,6 @@ pub enum Idle {
     Adaptive,
     /// Never sleep.
     Busy,
-}
-
-/// Whether frames lie in huge pages.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum HugePages {
-    /// Use them where the system has some.
-    #[default]
-    Try,
-    /// Refuse to start without.
-    Require,
-    /// Ordinary pages.
-    Off,
 }
 
 /// How the interface's XDP program is attached, and so how sockets bind.

@@ -124,6 +124,11 @@ impl HeaderTemplate {
         })
     }
 
+    /// Sends to another hardware address from now on.
+    pub fn set_next_hop(&mut self, mac: EthernetAddress) {
+        self.fixed[..6].copy_from_slice(&mac.0);
+    }
+
     /// Sets the IPv6 flow label (RFC 6437 §3 wants one per flow); no effect on IPv4.
     #[must_use]
     pub fn with_flow_label(mut self, label: u32) -> Self {

@@ -176,10 +176,7 @@ struct Beat(Arc<braid_bpf::Heartbeat>);
 
 impl Heartbeat for Beat {
     fn beat(&mut self) {
-        if let Ok(now) = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC) {
-            let nanos = Duration::from(now).as_nanos();
-            self.0.beat(u64::try_from(nanos).unwrap_or(u64::MAX));
-        }
+        self.0.beat(braid_bpf::Heartbeat::now_ns());
     }
 }
 

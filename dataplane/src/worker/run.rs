@@ -23,6 +23,7 @@ use crate::counters::Counter;
 use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
 use crate::mptcp::TxSink;
 use crate::time::Instant;
+use crate::wire::ethernet::EthernetAddress;
 
 /// Spin this long without work before sleeping: a request/response peer answers within
 /// it, and a sleep costs about as much as it saves.
@@ -387,7 +388,9 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 }
                 engine.on_carrier(now, port, up);
             }
-            Mail::Neighbour { port, remote, mac } => engine.on_neighbour(port, remote, mac),
+            Mail::Neighbour { port, remote, mac } => {
+                engine.on_neighbour(port, remote, EthernetAddress(mac));
+            }
             Mail::Services(services) => engine.set_services(services),
             Mail::Snapshot { offset, limit, answer } => {
                 let _ = answer.send(self.snapshot(now, offset, limit));

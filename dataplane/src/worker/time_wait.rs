@@ -1,32 +1,14 @@
 //! Closed flows that must still answer: TIME-WAIT without a connection.
 //!
-//! A first-in-first-out queue of compact entries, because every entry waits equally
-//! long. It is preallocated and bounded: when full, the oldest entry is recycled early
+//! A first-in-first-out queue of compact entries, because every entry waits equally long
+//! (one whose wait starts again after a stray FIN holds up those behind it). It is preallocated and bounded: when full, the oldest entry is recycled early
 //! and counted, so that short connections cannot grow memory.
 
 use std::collections::VecDeque;
 
 use crate::tcp::TimeWait;
 use crate::time::Instant;
-use crate::wire::packet::TcpPacket;
-use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::types::FourTuple;
-
-/// What a segment for a TIME-WAIT flow deserves.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub enum TimeWaitAnswer {
-    /// Nothing.
-    Drop,
-    /// An ACK with these numbers (a retransmitted FIN, old data).
-    Ack {
-        /// SND.NXT.
-        seq: SeqNumber,
-        /// RCV.NXT.
-        ack: SeqNumber,
-    },
-    /// A SYN that is provably new (RFC 6191, RFC 9293 §3.10.7.4): forget the old flow.
-    Recycle,
-}
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -63,39 +45,10 @@ impl TimeWaitQueue {
         self.entries.front().map(|(_, state)| state.expires)
     }
 
-    /// Judges a segment for the flow `serial`.
-    #[must_use]
-    pub fn judge(&self, serial: u64, segment: &TcpPacket) -> TimeWaitAnswer {
-        let Some((_, state)) = usize::try_from(serial.wrapping_sub(self.first))
-            .ok()
-            .and_then(|i| self.entries.get(i))
-        else {
-            return TimeWaitAnswer::Drop;
-        };
-        if segment.flags.contains(Flags::RST) {
-            // RFC 1337: a RST must not assassinate TIME-WAIT.
-            return TimeWaitAnswer::Drop;
-        }
-        if segment.flags.contains(Flags::SYN) && !segment.flags.contains(Flags::ACK) {
-            let newer_timestamp = match (segment.options.timestamps, state.ts_recent) {
-                (Some(ts), Some(recent)) => {
-                    let ahead = ts.tsval.wrapping_sub(recent);
-                    ahead != 0 && ahead < 1 << 31
-                }
-                _ => false,
-            };
-            if newer_timestamp || segment.seq > state.rcv_nxt {
-                return TimeWaitAnswer::Recycle;
-            }
-        }
-        if segment.payload.is_empty()
-            && !segment.flags.contains(Flags::FIN)
-            && !segment.flags.contains(Flags::SYN)
-        {
-            // A pure ACK: answering could make two closed ends answer each other.
-            return TimeWaitAnswer::Drop;
-        }
-        TimeWaitAnswer::Ack { seq: state.snd_nxt, ack: state.rcv_nxt }
+    /// The state of the flow `serial`.
+    pub fn get_mut(&mut self, serial: u64) -> Option<&mut TimeWait> {
+        let index = usize::try_from(serial.checked_sub(self.first)?).ok()?;
+        self.entries.get_mut(index).map(|(_, state)| state)
     }
 
     /// Flows waiting.

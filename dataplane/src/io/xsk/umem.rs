@@ -7,6 +7,8 @@ use xsk_rs::Umem;
 use xsk_rs::config::{FrameSize, QueueSize, UmemConfigBuilder};
 
 use super::descs::{Descs, UmemMemory};
+use serde::{Deserialize, Serialize};
+
 use super::error::OpenError;
 use crate::buf::{FramePool, HEADROOM_BYTES};
 
@@ -14,7 +16,8 @@ use crate::buf::{FramePool, HEADROOM_BYTES};
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// What to do about huge pages.
-#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum HugePages {
     /// Use them if there are enough.
     Try,

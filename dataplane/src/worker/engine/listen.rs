@@ -8,6 +8,7 @@ use crate::counters::Counter;
 use crate::mptcp::{Application, Connection, Cx, SubflowPath, TxSink};
 use crate::time::Instant;
 use crate::wire::packet::TcpPacket;
+use crate::wire::types::Token;
 
 /// A service: where it listens and what it makes of a stream.
 pub struct Service<A> {
@@ -109,15 +110,12 @@ impl<A: Application> Engine<A> {
         }
         let name = service.name.clone();
         let app = (service.make)();
-        let conn = Connection::accept(&mut cx!(self, now), path, syn, app);
-        if self.tokens.contains_key(&conn.token().0) {
-            // RFC 8684 §3.1: tokens must be unique. One in 2^32 per live connection: the
-            // retransmitted SYN draws another key.
-            self.actions.flows.clear();
-            self.actions.events.clear();
-            self.counters.inc(Counter::MPFallbackTokenInit);
-            return Syn::Dropped;
-        }
+        let tokens = &self.tokens;
+        let in_use = |token: Token| tokens.contains_key(&token.0);
+        let Ok(conn) = Connection::accept(&mut cx!(self, now), path, syn, app, in_use) else {
+            // Both addresses come from one packet, so they are of one family.
+            return Syn::Refused;
+        };
         self.counters.inc(Counter::PassiveOpens);
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);

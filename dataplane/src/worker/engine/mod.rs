@@ -34,7 +34,8 @@ use crate::mptcp::{
     Progress, Secrets, SubflowId, SubflowPath, TxSink, WorkerShare,
 };
 use crate::time::Instant;
-use crate::wire::types::{AddressId, FourTuple};
+use crate::wire::ethernet::EthernetAddress;
+use crate::wire::types::{AddressId, FourTuple, Token};
 
 /// Limits and settings of an engine.
 #[derive(Clone, Debug)]
@@ -178,7 +179,9 @@ impl<A: Application> Engine<A> {
             return Err(ConnectError::Limit);
         }
         let tuple = path.tuple;
-        let conn = Connection::connect(&mut cx!(self, now), path, app);
+        let tokens = &self.tokens;
+        let in_use = |token: Token| tokens.contains_key(&token.0);
+        let conn = Connection::connect(&mut cx!(self, now), path, app, in_use)?;
         self.counters.inc(Counter::ActiveOpens);
         let token = conn.token().0;
         let index = self.adopt(Box::new(conn), None, name.clone());
@@ -302,7 +305,12 @@ impl<A: Application> Engine<A> {
     }
 
     /// The next hop towards `remote` has another hardware address.
-    pub fn on_neighbour(&mut self, port: PortId, remote: std::net::IpAddr, mac: [u8; 6]) {
+    pub fn on_neighbour(
+        &mut self,
+        port: PortId,
+        remote: std::net::IpAddr,
+        mac: EthernetAddress,
+    ) {
         for slot in self.slots.iter_mut().flatten() {
             slot.conn.on_neighbour(port, remote, mac);
         }
@@ -433,7 +441,7 @@ impl<A: Application> Engine<A> {
     fn settle_polled(&mut self, now: Instant, index: u32, again: bool) {
         self.apply_actions(index);
         let Some(slot) = self.slots[index as usize].as_mut() else { return };
-        if slot.half_open && !slot.conn.is_half_open() {
+        if slot.half_open && slot.conn.is_established() {
             slot.half_open = false;
             if let Some(service) = slot.service {
                 let half_open = &mut self.services[usize::from(service)].half_open;
@@ -590,6 +598,9 @@ pub enum ConnectError {
     /// As many connections as allowed.
     #[error("the limit of connections is reached")]
     Limit,
+    /// The path is no path.
+    #[error(transparent)]
+    Path(#[from] OpenError),
 }
 
 /// Borrows the parts of an engine that a connection may use, and nothing else.

@@ -7,6 +7,7 @@ use crate::checksum;
 use crate::counters::Counter;
 use crate::io::{PortId, RxChecksum};
 use crate::mptcp::{Application, Cx, SubflowPath, TxSink};
+use crate::tcp::{SegmentIn, TimeWaitAction};
 use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::packet::{self, ChecksumVerdict, IcmpError, Packet, TcpPacket};
@@ -14,7 +15,6 @@ use crate::wire::tcp::Flags;
 use crate::wire::types::AddressId;
 use crate::worker::flow_table::Flow;
 use crate::worker::handoff::HandOff;
-use crate::worker::time_wait::TimeWaitAnswer;
 
 /// How a frame came in.
 #[derive(Copy, Clone, Debug)]
@@ -105,17 +105,7 @@ impl<A: Application> Engine<A> {
                 None
             }
             Some(Flow::TimeWait { serial }) => {
-                match self.time_wait.judge(serial, tcp) {
-                    TimeWaitAnswer::Drop => {}
-                    TimeWaitAnswer::Ack { seq, ack } => {
-                        self.acknowledge(arrival.port, tcp, seq, ack, sink);
-                    }
-                    TimeWaitAnswer::Recycle => {
-                        self.counters.inc(Counter::TimeWaitRecycled);
-                        self.flows.remove(&tcp.tuple, Flow::TimeWait { serial });
-                        self.on_unknown(now, arrival, tcp, join, sink);
-                    }
-                }
+                self.on_time_wait(now, arrival, tcp, serial, join, sink);
                 None
             }
             None => {
@@ -123,6 +113,31 @@ impl<A: Application> Engine<A> {
                 None
             }
             Some(Flow::Foreign { .. }) => unreachable!("returned above"),
+        }
+    }
+
+    /// A segment of a flow in TIME-WAIT.
+    fn on_time_wait<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        tcp: &TcpPacket,
+        serial: u64,
+        join: Option<u32>,
+        sink: &mut S,
+    ) {
+        let Some(state) = self.time_wait.get_mut(serial) else { return };
+        match state.on_segment(now, &SegmentIn::from(tcp)) {
+            TimeWaitAction::Ignore => {}
+            TimeWaitAction::Ack => {
+                let state = *state;
+                self.acknowledge(now, arrival.port, tcp, &state, sink);
+            }
+            TimeWaitAction::Recycle => {
+                self.counters.inc(Counter::TimeWaitRecycled);
+                self.flows.remove(&tcp.tuple, Flow::TimeWait { serial });
+                self.on_unknown(now, arrival, tcp, join, sink);
+            }
         }
     }
 

@@ -6,6 +6,8 @@ use crate::counters::Counter;
 use crate::io::{PortId, Tx};
 use crate::mptcp::{Application, TxSink};
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
+use crate::tcp::TimeWait;
+use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
@@ -50,17 +52,29 @@ impl<A: Application> Engine<A> {
         self.counters.inc(Counter::OutRsts);
     }
 
-    /// An ACK with these numbers.
+    /// The ACK that a flow in TIME-WAIT owes to a stray segment.
     pub(super) fn acknowledge<S: TxSink>(
         &mut self,
+        now: Instant,
         port: PortId,
         segment: &TcpPacket,
-        seq: SeqNumber,
-        ack: SeqNumber,
+        state: &TimeWait,
         sink: &mut S,
     ) {
-        let header = TcpHeaderOut { seq, ack, flags: Flags::ACK, window: 0, urgent: 0, ecn: 0 };
-        self.answer(port, segment, header, &OptionsBuf::new(), sink);
+        let header = TcpHeaderOut {
+            seq: state.snd_nxt,
+            ack: state.rcv_nxt,
+            flags: Flags::ACK,
+            window: state.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        let mut options = OptionsBuf::new();
+        if let Some(timestamps) = state.timestamps(now) {
+            // The first option always fits.
+            let _ = options.timestamps(timestamps);
+        }
+        self.answer(port, segment, header, &options, sink);
     }
 
     fn answer<S: TxSink>(
