@@ -16,8 +16,11 @@
 //! | [`control`] | messages between the control plane and this process |
 #![deny(unsafe_code)]
 
+pub mod buf;
 pub mod checksum;
 pub mod counters;
+pub mod io;
 pub mod offload;
+pub mod tcp;
 pub mod time;
 pub mod wire;
