@@ -18,5 +18,6 @@ pub mod checksum;
 pub mod counters;
 pub mod io;
 pub mod offload;
+pub mod tcp;
 pub mod time;
 pub mod wire;
