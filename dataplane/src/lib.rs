@@ -15,4 +15,8 @@
 //! | [`worker`] | the engine: flow table, timers, hand-off, the run-to-completion loop |
 //! | [`control`] | messages between the control plane and this process |
 #![deny(unsafe_code)]
+pub mod checksum;
 pub mod counters;
+pub mod offload;
+pub mod time;
+pub mod wire;
