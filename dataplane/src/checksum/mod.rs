@@ -26,7 +26,7 @@ mod scalar;
 mod simd;
 
 /// Below this many bytes the scalar loop, inlined, beats a call through the dispatch table.
-const SIMD_FROM_BYTES: usize = 128;
+const SIMD_FROM_BYTES: usize = 64;
 
 /// A partial ones-complement sum of 16-bit big-endian words. The default is the empty sum.
 #[derive(Copy, Clone, Default)]

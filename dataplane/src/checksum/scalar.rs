@@ -15,15 +15,36 @@ fn add_word(acc: u64, word: [u8; 8]) -> u64 {
     acc + (word & 0xffff_ffff) + (word >> 32)
 }
 
-/// The last 0 to 7 bytes, as if zeros followed.
+/// The last 0 to 7 bytes, as if zeros followed. Fixed-size steps: a copy of variable length
+/// would be a call to memcpy, which costs more than the rest of a header's sum.
 #[inline]
-fn add_tail(acc: u64, tail: &[u8]) -> u64 {
-    if tail.is_empty() {
-        return acc;
+fn add_tail(mut acc: u64, mut tail: &[u8]) -> u64 {
+    if let Some((four, rest)) = tail.split_first_chunk() {
+        acc += u64::from(u32::from_ne_bytes(*four));
+        tail = rest;
     }
-    let mut word = [0; 8];
-    word[..tail.len()].copy_from_slice(tail);
-    add_word(acc, word)
+    if let Some((two, rest)) = tail.split_first_chunk() {
+        acc += u64::from(u16::from_ne_bytes(*two));
+        tail = rest;
+    }
+    if let [last] = tail {
+        acc += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    acc
+}
+
+/// Copies 0 to 7 bytes, in the steps of [`add_tail`].
+#[inline]
+fn copy_tail(dst: &mut [u8], src: &[u8]) {
+    let len = src.len();
+    let mut at = 0;
+    for step in [4, 2, 1] {
+        if len & step != 0 {
+            dst[at..at + step].copy_from_slice(&src[at..at + step]);
+            at += step;
+        }
+    }
+    debug_assert_eq!(at, len);
 }
 
 /// Unfolded native-endian sum of `bytes`.
@@ -44,6 +65,6 @@ pub(super) fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> u64 {
         *to = *from;
         acc = add_word(acc, *from);
     }
-    dst_tail.copy_from_slice(tail);
+    copy_tail(dst_tail, tail);
     add_tail(acc, tail)
 }

@@ -7,7 +7,7 @@
 
 mod codec;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::net::IpAddr;
 

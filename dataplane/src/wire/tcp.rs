@@ -408,7 +408,9 @@ mod tests {
         let before = SeqNumber(u32::MAX - 1);
         let after = before + 4;
         assert_eq!(after, SeqNumber(2));
-        assert!(before < after && after > before && after >= after);
+        assert_eq!(before.partial_cmp(&after), Some(Ordering::Less));
+        assert_eq!(after.partial_cmp(&before), Some(Ordering::Greater));
+        assert_eq!(after.partial_cmp(&after), Some(Ordering::Equal));
         assert_eq!((after.diff(before), before.diff(after)), (4, -4));
         assert_eq!((after - before, after - 4), (4, before));
         assert_eq!(
