@@ -245,4 +245,7 @@ pub enum OpenError {
     /// The connection is closing.
     #[error("the connection is closing")]
     Closing,
+    /// Local and remote address are of different families.
+    #[error("local and remote address are of different families")]
+    MixedFamilies,
 }

@@ -31,15 +31,38 @@
 //!   subflow's.
 //! - After fallback nothing returns to MPTCP.
 
+mod addresses;
 mod api;
+mod close;
 mod config;
+mod connection;
+mod dsn;
 mod event;
+mod fallback;
+mod handshake;
 mod info;
+mod input;
+mod key;
+mod mapping;
+mod options;
+mod output;
+mod reassembly;
+mod recv;
+mod reinject;
+mod schedulers;
+mod sendqueue;
+mod subflow;
+mod timers;
+
+#[cfg(test)]
+mod tests;
 
 pub use api::{
     Actions, Application, CloseReason, Cx, FlowChange, JoinReject, OpenError, Progress, SendState,
     SubflowId, SubflowPath, TxSink,
 };
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
+pub use connection::Connection;
 pub use event::Event;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
+pub use recv::RecvStream;
