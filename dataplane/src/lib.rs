@@ -18,6 +18,7 @@
 pub mod buf;
 pub mod checksum;
 pub mod counters;
+pub mod io;
 pub mod offload;
 pub mod time;
 pub mod wire;

@@ -1,13 +1,18 @@
-//! The pool against a model, and pieces against plain vectors.
+//! The pool, by cases and against a model.
+#![allow(unsafe_code)]
+
+mod payload;
 
 use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::checksum::sum;
 
 const FRAMES: u32 = 8;
 const FRAME_BYTES: u32 = 512;
@@ -225,22 +230,75 @@ fn frames_outlive_their_pool_on_any_thread() {
     drop(in_flight); // the last one frees the arena: for valgrind to check
 }
 
+/// Heap memory that says when it is freed.
+struct Watched(HeapRegion, Arc<AtomicU32>);
+
+// SAFETY: all of it is `HeapRegion`'s.
+unsafe impl Region for Watched {
+    fn base(&self) -> NonNull<u8> {
+        self.0.base()
+    }
+    fn bytes(&self) -> usize {
+        self.0.bytes()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn watched(pools: &[u32]) -> (Vec<FramePool>, Arc<AtomicU32>) {
+    let freed = Arc::new(AtomicU32::new(0));
+    let bytes = pools.iter().sum::<u32>() * FRAME_BYTES;
+    let region = Watched(HeapRegion::new(bytes as usize), Arc::clone(&freed));
+    let pools = FramePool::partition(Box::new(region), FRAME_BYTES, HEADROOM_BYTES, pools);
+    (pools, freed)
+}
+
+#[test]
+fn memory_is_freed_once_with_the_last_pool_or_frame() {
+    let (mut pools, freed) = watched(&[FRAMES, FRAMES]);
+    let (b, a) = (pools.pop().unwrap(), pools.pop().unwrap());
+    assert!(a.adopt());
+    let frames: Vec<_> = (0..4).map(|_| filled(&a, b"x")).collect();
+    assert!(a.tx_ref(&frames[0]) && a.tx_ref(&frames[1]));
+    let lent = a.lend(a.alloc().unwrap()).unwrap();
+    let mut frames = frames.into_iter();
+    drop(frames.next()); // an orphan: nobody will complete it
+    drop(a);
+    assert!(b.recall(lent).is_none(), "lent by a pool that is gone");
+    drop(b);
+    assert_eq!(freed.load(Ordering::SeqCst), 0);
+    drop(frames.next()); // in flight
+    thread::scope(|scope| {
+        let elsewhere = frames.next();
+        scope.spawn(move || drop(elsewhere));
+    });
+    assert_eq!(freed.load(Ordering::SeqCst), 0, "one frame is still out");
+    drop(frames.next());
+    assert_eq!(freed.load(Ordering::SeqCst), 1);
+}
+
 #[test]
 fn pool_dropped_elsewhere_while_its_thread_frees() {
-    for _ in 0..50 {
-        let (to_worker, from_main) = mpsc::channel::<Vec<Frame>>();
+    for _ in 0..200 {
+        let (mut pools, freed) = watched(&[FRAMES]);
         let (to_main, from_worker) = mpsc::channel();
         let worker = thread::spawn(move || {
-            let pool = pool();
-            let frames: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
-            to_main.send(pool).unwrap();
+            let pool = pools.pop().unwrap();
+            assert!(pool.adopt());
+            let mut frames: Vec<_> = std::iter::from_fn(|| pool.alloc()).collect();
+            to_main.send((pool, frames.split_off(4))).unwrap();
             drop(frames); // races with the drop of the pool
-            drop(from_main.recv());
         });
-        let pool = from_worker.recv().unwrap();
+        let (pool, frames) = from_worker.recv().unwrap();
+        let third = thread::spawn(move || drop(frames));
         drop(pool);
-        drop(to_worker);
         worker.join().unwrap();
+        third.join().unwrap();
+        assert_eq!(freed.load(Ordering::SeqCst), 1);
     }
 }
 
@@ -438,110 +496,6 @@ proptest! {
             prop_assert_eq!(now.orphaned as usize, refs.len() - tx);
             prop_assert_eq!(now.returning, returning);
             prop_assert_eq!(now.foreign_seen, foreign);
-        }
-    }
-
-    #[test]
-    fn piece_trims_like_a_vector_and_keeps_its_sum(
-        bytes in prop::collection::vec(any::<u8>(), 0..200),
-        offset in 0usize..5,
-        summed: bool,
-        on_heap: bool,
-        cuts in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..8),
-    ) {
-        let pool = pool();
-        let mut oracle = bytes.clone();
-        let known = summed.then(|| sum(&bytes));
-        let mut piece = if on_heap {
-            Piece::copied(&bytes, known)
-        } else {
-            let mut packet = vec![0xee; offset];
-            packet.extend_from_slice(&bytes);
-            packet.push(0xdd);
-            Piece::from_frame(filled(&pool, &packet), offset..offset + bytes.len(), known)
-        };
-        for (kind, at) in cuts {
-            let n = at.index(oracle.len() + 1);
-            match kind {
-                0 => {
-                    piece.trim_front(n);
-                    oracle.drain(..n);
-                }
-                1 => {
-                    piece.trim_back(n);
-                    oracle.truncate(oracle.len() - n);
-                }
-                2 => {
-                    let mut tail = piece.split_off(n);
-                    let expected = oracle.split_off(n);
-                    prop_assert_eq!(tail.bytes(), &expected[..]);
-                    prop_assert_eq!(tail.sum(), sum(&expected));
-                    prop_assert!(!tail.pins_frame());
-                }
-                _ => {
-                    prop_assert_eq!(piece.pins_frame(), piece.copy_out());
-                    prop_assert_eq!(pool.accounting().free, FRAMES);
-                }
-            }
-            prop_assert_eq!(piece.bytes(), &oracle[..]);
-            prop_assert_eq!(piece.len(), oracle.len());
-            if let Some(cached) = piece.cached_sum() {
-                prop_assert_eq!(cached, sum(&oracle));
-            } else {
-                prop_assert!(!summed, "a known sum was forgotten");
-            }
-        }
-        prop_assert_eq!(piece.sum(), sum(&oracle));
-        drop(piece);
-        prop_assert_eq!(pool.accounting().free, FRAMES);
-    }
-
-    #[test]
-    fn chain_cuts_like_a_vector(
-        lens in prop::collection::vec(0usize..40, 0..6),
-        cuts in prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..6),
-    ) {
-        let pool = pool();
-        let mut oracle = Vec::new();
-        let mut chain = Chain::new();
-        for (i, len) in (0u8..).zip(lens) {
-            let bytes: Vec<u8> = (0u8..).take(len).map(|j| j.wrapping_mul(37) ^ i).collect();
-            oracle.extend_from_slice(&bytes);
-            chain.push(Piece::from_frame(filled(&pool, &bytes), 0..len, None));
-        }
-        for (kind, at) in cuts {
-            let n = at.index(oracle.len() + 1);
-            match kind {
-                0 => {
-                    chain.trim_front(n);
-                    oracle.drain(..n);
-                }
-                1 => {
-                    chain.trim_back(n);
-                    oracle.truncate(oracle.len() - n);
-                }
-                2 => {
-                    let tail = chain.split_off(n);
-                    let expected = oracle.split_off(n);
-                    prop_assert_eq!(tail.len(), expected.len());
-                    let mut whole = Vec::new();
-                    tail.iter().for_each(|piece| whole.extend_from_slice(piece.bytes()));
-                    prop_assert_eq!(whole, expected);
-                }
-                _ => {
-                    if let Some(piece) = chain.pop_front() {
-                        prop_assert_eq!(piece.bytes(), &oracle[..piece.len()]);
-                        oracle.drain(..piece.len());
-                    }
-                }
-            }
-            let mut whole = Vec::new();
-            chain.iter().for_each(|piece| whole.extend_from_slice(piece.bytes()));
-            prop_assert_eq!(&whole, &oracle);
-            prop_assert_eq!(chain.len(), oracle.len());
-            prop_assert!(chain.iter().all(|piece| !piece.is_empty()));
-            prop_assert_eq!(chain.pinned_frames() as u32, pool.accounting().ours);
-            prop_assert_eq!(chain.sum(), sum(&oracle));
         }
     }
 }
