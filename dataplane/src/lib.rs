@@ -20,5 +20,6 @@ pub mod checksum;
 pub mod counters;
 pub mod io;
 pub mod offload;
+pub mod tcp;
 pub mod time;
 pub mod wire;
