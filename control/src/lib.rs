@@ -3,6 +3,8 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`config`] | the file, checked |
+//! | [`netlink`] | links, addresses, routes and neighbours as the kernel has them |
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod netlink;
