@@ -3,8 +3,10 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`config`] | the file, checked |
+//! | [`path`] | which addresses to announce and which subflows to open |
 //! | [`netlink`] | links, addresses, routes and neighbours as the kernel has them |
 #![deny(unsafe_code)]
 
 pub mod config;
 pub mod netlink;
+pub mod path;
