@@ -1,1 +1,30 @@
-fn main() {}
+//! `braid-bench`: peers on kernel sockets and the demonstration.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// braid's test bench.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Clients and servers on kernel MPTCP and TCP sockets
+    #[command(subcommand)]
+    Peer(braid_bench::peer::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Peer(command) => braid_bench::peer::run(command),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("braid-bench: {e}");
+        ExitCode::FAILURE
+    })
+}

@@ -5,14 +5,18 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`time`] | the clock as a value: nothing below `worker` reads one |
-//! | [`wire`] | packets: checked views and small representations |
+//! | [`counters`] | a name for every drop, fallback and reset |
 //! | [`checksum`] | Internet checksums, fused with the copy |
+//! | [`wire`] | packets: checked views and small representations |
 //! | [`buf`] | frames as ownership tokens; the only place that hands out payload bytes |
 //! | [`io`] | ports: AF_XDP sockets, memory links |
-//! | [`tcp`] | one subflow |
-//! | [`mptcp`] | one connection |
-//! | [`app`] | what a service does with a stream |
-//! | [`worker`] | the engine: flow table, timers, hand-off, the run-to-completion loop |
-//! | [`control`] | messages between the control plane and this process |
+//! | [`offload`] | headers in front of payload that stays where it is |
 #![deny(unsafe_code)]
+
+pub mod buf;
+pub mod checksum;
 pub mod counters;
+pub mod io;
+pub mod offload;
+pub mod time;
+pub mod wire;

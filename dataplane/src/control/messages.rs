@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::mptcp::{ConnInfo, Event};
+pub use crate::io::RxChecksum;
+pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind};
+pub use crate::tcp::CongestionKind;
 
 /// Wire version of these messages; both sides refuse another one.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -13,7 +15,7 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub const CONNS_PER_REPLY: usize = 32;
 
 /// A request with the id that its reply will carry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Envelope<T> {
     /// Chosen by the requester, echoed in the reply; 0 for events.
     pub id: u64,
@@ -46,7 +48,7 @@ pub enum HugePages {
 }
 
 /// How the interface's XDP program is attached, and so how sockets bind.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PortMode {
     /// Driver XDP, zero-copy sockets.
@@ -57,52 +59,8 @@ pub enum PortMode {
     Generic,
 }
 
-/// Treatment of TCP checksums on receive.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RxChecksum {
-    /// Every checksum must be right.
-    Verify,
-    /// Also accept the bare pseudo-header sum that a sender on this host leaves
-    /// for its (virtual) NIC to complete.
-    AcceptPartial,
-}
-
-/// Use of the DSS checksum (RFC 8684 §3.3).
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ChecksumPolicy {
-    /// Ask for it and use it.
-    Always,
-    /// Use it when the peer asks.
-    #[default]
-    IfRequested,
-    /// Refuse MPTCP with peers that ask (served as TCP).
-    Never,
-}
-
-/// Which subflow gets the next burst.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SchedulerKind {
-    /// The lowest smoothed RTT with room in its congestion window.
-    #[default]
-    MinRtt,
-}
-
-/// Congestion control of each subflow.
-#[derive(Copy, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CongestionKind {
-    /// RFC 5681/6582.
-    Reno,
-    /// RFC 9438.
-    #[default]
-    Cubic,
-}
-
 /// Protocol settings, the same for every connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MptcpSetup {
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
@@ -121,7 +79,7 @@ pub struct MptcpSetup {
 }
 
 /// One interface as the control plane prepared it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InterfaceSetup {
     /// Kernel name.
     pub name: String,
@@ -144,7 +102,7 @@ pub struct InterfaceSetup {
 }
 
 /// What a service or an active open does with its stream.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "app", rename_all = "kebab-case")]
 pub enum AppSetup {
     /// Sends back what it receives; closes when the peer has closed.
@@ -159,7 +117,7 @@ pub enum AppSetup {
 }
 
 /// A service: address, port and app.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ServiceSetup {
     /// Name in the configuration.
     pub name: String,
@@ -190,7 +148,7 @@ pub enum FdRole {
 
 /// Everything the dataplane needs to start. Sent once; the dataplane keeps it so
 /// that a later control plane can adopt it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// [`PROTOCOL_VERSION`].
     pub version: u32,
@@ -221,7 +179,7 @@ pub struct Setup {
 }
 
 /// A way to a peer, resolved by the control plane (route, neighbour, reserved port).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PathSetup {
     /// Outgoing interface.
     pub ifindex: u32,
@@ -242,7 +200,7 @@ pub struct PathSetup {
 }
 
 /// An order about one connection, named by its own token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum ConnCommand {
     /// Join over a new path.
@@ -285,7 +243,7 @@ pub enum ConnCommand {
 }
 
 /// From the control plane.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
 pub enum Request {
     /// Start. Descriptors beside it.
@@ -352,7 +310,7 @@ pub enum Request {
 }
 
 /// Answer to a [`Request`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     /// Done.
@@ -403,7 +361,7 @@ pub enum Reply {
 }
 
 /// Totals of the dataplane.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct StatusReport {
     /// Process id.
     pub pid: u32,
@@ -416,14 +374,14 @@ pub struct StatusReport {
 }
 
 /// One worker.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WorkerReport {
     /// Core it is pinned to.
     pub core: usize,
     /// Connections that live.
     pub connections: u64,
-    /// Subflows that live.
-    pub subflows: u64,
+    /// Flows in the table: subflows, TIME-WAIT and routes to other workers.
+    pub flows: u64,
     /// TIME-WAIT entries.
     pub time_wait: u64,
     /// Loop turns that had work.
@@ -433,7 +391,7 @@ pub struct WorkerReport {
 }
 
 /// One connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ConnReport {
     /// Worker that owns it.
     pub worker: usize,
@@ -445,7 +403,7 @@ pub struct ConnReport {
 }
 
 /// One port: an interface's queue.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PortReport {
     /// Interface.
     pub interface: String,
@@ -459,14 +417,12 @@ pub struct PortReport {
     pub mode_asked: PortMode,
     /// What the kernel says it is (getsockopt XDP_OPTIONS).
     pub zero_copy: bool,
-    /// Can it send?
-    pub carrier: bool,
     /// Ring levels and totals.
     pub stats: crate::io::PortStats,
 }
 
 /// One frame pool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PoolReport {
     /// Worker.
     pub worker: usize,
@@ -477,7 +433,7 @@ pub struct PoolReport {
 }
 
 /// Unasked, to subscribers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum DataplaneEvent {
     /// About a connection: mptcpd's callback set.
@@ -500,7 +456,7 @@ pub enum DataplaneEvent {
 }
 
 /// What the dataplane sends.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FromDataplane {
     /// To a request.

@@ -1,12 +1,13 @@
 //! JSON messages with descriptors over a connected `SOCK_SEQPACKET` socket.
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use nix::cmsg_space;
-use nix::errno::Errno;
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockType, SockaddrStorage, recvmsg, sendmsg,
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -32,6 +33,9 @@ pub enum TransportError {
     /// Larger than [`MESSAGE_MAX_BYTES`].
     #[error("control message of {0} bytes is too large (at most {MESSAGE_MAX_BYTES})")]
     TooLarge(usize),
+    /// More than [`FDS_MAX`].
+    #[error("control message with {0} descriptors (at most {FDS_MAX})")]
+    TooManyFds(usize),
     /// Descriptors were lost on the way.
     #[error("control message lost its descriptors (open-file limit?)")]
     FdsTruncated,
@@ -41,7 +45,7 @@ impl TransportError {
     /// True when a non-blocking socket has nothing to read or no room to write.
     #[must_use]
     pub fn would_block(&self) -> bool {
-        matches!(self, Self::Socket(Errno::EAGAIN))
+        matches!(self, Self::Socket(Errno::AGAIN))
     }
 }
 
@@ -58,22 +62,20 @@ pub fn send<T: Serialize>(
     if bytes.len() > MESSAGE_MAX_BYTES {
         return Err(TransportError::TooLarge(bytes.len()));
     }
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
-    loop {
-        match sendmsg::<SockaddrStorage>(
-            socket.as_raw_fd(),
-            &[IoSlice::new(&bytes)],
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        ) {
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(Errno::EPIPE | Errno::ECONNRESET) => return Err(TransportError::Closed),
-            Err(e) => return Err(e.into()),
-        }
+    if fds.len() > FDS_MAX {
+        return Err(TransportError::TooManyFds(fds.len()));
+    }
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(fds));
+    }
+    match rustix::io::retry_on_intr(|| {
+        sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+    }) {
+        Ok(_) => Ok(()),
+        Err(Errno::PIPE | Errno::CONNRESET) => Err(TransportError::Closed),
+        Err(e) => Err(e.into()),
     }
 }
 
@@ -86,58 +88,45 @@ pub type Received<T> = (T, Vec<OwnedFd>);
 /// See [`TransportError`]; `would_block` when the socket is non-blocking and empty.
 pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Received<T>, TransportError> {
     let mut bytes = vec![0u8; MESSAGE_MAX_BYTES];
-    let mut control = cmsg_space!([RawFd; FDS_MAX]);
-    let (n, fds, truncated) = loop {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let message = rustix::io::retry_on_intr(|| {
         let mut iov = [IoSliceMut::new(&mut bytes)];
-        match recvmsg::<SockaddrStorage>(
-            socket.as_raw_fd(),
-            &mut iov,
-            Some(&mut control),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        ) {
-            Ok(message) => {
-                let mut fds = Vec::new();
-                for c in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(raw) = c {
-                        fds.extend(raw.into_iter().map(own));
-                    }
-                }
-                break (message.bytes, fds, message.flags.contains(MsgFlags::MSG_CTRUNC));
-            }
-            Err(Errno::EINTR) => {}
-            Err(Errno::ECONNRESET) => return Err(TransportError::Closed),
-            Err(e) => return Err(e.into()),
-        }
+        recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC)
+    });
+    let message = match message {
+        Ok(message) => message,
+        Err(Errno::CONNRESET) => return Err(TransportError::Closed),
+        Err(e) => return Err(e.into()),
     };
-    if truncated {
+    let mut fds = Vec::new();
+    for ancillary in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = ancillary {
+            fds.extend(rights);
+        }
+    }
+    if message.flags.contains(ReturnFlags::CTRUNC) {
         return Err(TransportError::FdsTruncated);
     }
-    if n == 0 {
+    if message.bytes == 0 {
         return Err(TransportError::Closed);
     }
-    Ok((serde_json::from_slice(&bytes[..n])?, fds))
+    Ok((serde_json::from_slice(&bytes[..message.bytes])?, fds))
 }
-
-#[allow(unsafe_code)]
-fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just installed this descriptor in our table for the
-    // SCM_RIGHTS message we received; nobody else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
-}
-
-/// The socket type of every control channel.
-pub const SOCKET_TYPE: SockType = SockType::SeqPacket;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     use std::os::fd::AsFd;
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+    }
 
     #[test]
     fn carries_messages_and_descriptors() {
-        let (a, b) =
-            socketpair(AddressFamily::Unix, SOCKET_TYPE, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (a, b) = pair();
         let file = std::fs::File::open("/dev/null").unwrap();
         send(a.as_fd(), &vec![1u32, 2, 3], &[file.as_fd(), a.as_fd()]).unwrap();
         send(a.as_fd(), &"second", &[]).unwrap();
@@ -154,8 +143,7 @@ mod tests {
 
     #[test]
     fn refuses_what_a_datagram_cannot_carry() {
-        let (a, _b) =
-            socketpair(AddressFamily::Unix, SOCKET_TYPE, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let (a, _b) = pair();
         let big = "x".repeat(MESSAGE_MAX_BYTES);
         assert!(matches!(send(a.as_fd(), &big, &[]), Err(TransportError::TooLarge(_))));
     }

@@ -1,0 +1,363 @@
+//! Peers on kernel sockets, MPTCP and plain TCP: what braid is tested against.
+//!
+//! Every command prints one JSON object per result on stdout and progress on stderr,
+//! and exits 0 only if every byte arrived as it should.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+
+pub mod client;
+pub mod many;
+pub mod server;
+pub mod socket;
+pub mod stream;
+pub mod transfer;
+
+use client::{Amount, EchoOptions};
+use server::App;
+use socket::Target;
+use stream::Content;
+
+/// Where a client connects to.
+#[derive(Args, Clone, Debug)]
+pub struct TargetArgs {
+    /// Server, ADDRESS:PORT
+    #[arg(long)]
+    to: SocketAddr,
+    /// Own address
+    #[arg(long)]
+    bind: Option<IpAddr>,
+    /// Plain TCP instead of MPTCP
+    #[arg(long)]
+    tcp: bool,
+    /// Use an IPv6 socket for an IPv4 server, so that both families may be mixed
+    #[arg(long)]
+    mapped: bool,
+    /// Give up when nothing moves for so long
+    #[arg(long, default_value_t = 20.0)]
+    stall_timeout_s: f64,
+    /// Run on this core only
+    #[arg(long)]
+    core: Option<usize>,
+}
+
+impl TargetArgs {
+    fn target(&self) -> Target {
+        pin(self.core);
+        Target {
+            to: self.to,
+            bind: self.bind,
+            tcp: self.tcp,
+            mapped: self.mapped,
+            timeout: Duration::from_secs_f64(self.stall_timeout_s),
+        }
+    }
+}
+
+/// How much to transfer.
+#[derive(Args, Copy, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct AmountArgs {
+    /// So many bytes
+    #[arg(long)]
+    bytes: Option<u64>,
+    /// As much as fits into this time
+    #[arg(long)]
+    seconds: Option<f64>,
+}
+
+impl AmountArgs {
+    fn amount(self) -> Amount {
+        match (self.bytes, self.seconds) {
+            (None, Some(seconds)) => Amount::Seconds(seconds),
+            (bytes, _) => Amount::Bytes(bytes.unwrap_or(0)),
+        }
+    }
+}
+
+/// Which stream.
+#[derive(Copy, Clone, Debug, ValueEnum)]
+pub enum ContentArg {
+    /// Pseudo-random, stamped with its position
+    Stamped,
+    /// What braid's `source` sends
+    Pattern,
+}
+
+impl ContentArg {
+    fn content(self) -> Content {
+        match self {
+            Self::Stamped => Content::Stamped { seed: 1 },
+            Self::Pattern => Content::Pattern,
+        }
+    }
+}
+
+/// What `serve` does with a connection.
+#[derive(Copy, Clone, Debug, ValueEnum)]
+pub enum AppArg {
+    /// Send back
+    Echo,
+    /// Read and check
+    Sink,
+    /// Send
+    Source,
+}
+
+/// The commands of `braid-bench peer`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Send a stream to an echo service and compare what comes back
+    EchoClient {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// How much.
+        #[command(flatten)]
+        amount: AmountArgs,
+        /// Which stream
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Keep what comes back and hash it afterwards, instead of comparing on the way
+        #[arg(long, requires = "bytes")]
+        sha256: bool,
+        /// Never have more than so many bytes on their way, there and back
+        #[arg(long)]
+        window: Option<u64>,
+    },
+    /// Send a stream to a sink
+    Upload {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// How much.
+        #[command(flatten)]
+        amount: AmountArgs,
+        /// Which stream
+        #[arg(long, value_enum, default_value = "pattern")]
+        content: ContentArg,
+    },
+    /// Read and compare what a source sends
+    Download {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// It must be exactly so much
+        #[arg(long)]
+        bytes: Option<u64>,
+        /// Close the own direction after so long, which ends a source without limit
+        #[arg(long)]
+        seconds: Option<f64>,
+        /// Which stream
+        #[arg(long, value_enum, default_value = "pattern")]
+        expect: ContentArg,
+    },
+    /// Small messages to an echo service, one at a time, as in a remote shell
+    Chat {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// Pause between messages
+        #[arg(long, default_value_t = 20)]
+        interval_ms: u64,
+        /// How long
+        #[arg(long)]
+        seconds: f64,
+    },
+    /// Many echo connections at the same time
+    Storm {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// How many
+        #[arg(long, default_value_t = 200)]
+        connections: u64,
+        /// Bytes of each
+        #[arg(long, default_value_t = 1 << 18)]
+        bytes: u64,
+    },
+    /// Many echo connections, one after another
+    Sequential {
+        /// Server.
+        #[command(flatten)]
+        target: TargetArgs,
+        /// How many
+        #[arg(long, default_value_t = 10_000)]
+        count: u64,
+        /// Bytes of each
+        #[arg(long, default_value_t = 4096)]
+        bytes: u64,
+    },
+    /// A server; prints `ready`, then one line per connection that has ended
+    Serve {
+        /// Address to listen on; may be repeated
+        #[arg(long, required = true)]
+        listen: Vec<SocketAddr>,
+        /// What to do with a connection
+        #[arg(long, value_enum, default_value = "echo")]
+        app: AppArg,
+        /// Plain TCP instead of MPTCP
+        #[arg(long)]
+        tcp: bool,
+        /// For `source`: how much
+        #[arg(long, default_value_t = 1 << 30)]
+        bytes: u64,
+        /// For `sink`: what must come; for `source`: what to send
+        #[arg(long, value_enum)]
+        content: Option<ContentArg>,
+        /// For `echo`: change this byte
+        #[arg(long)]
+        corrupt_at: Option<u64>,
+        /// Exit after so many connections
+        #[arg(long)]
+        count: Option<u64>,
+        /// Give up on a connection when nothing moves for so long
+        #[arg(long, default_value_t = 60.0)]
+        stall_timeout_s: f64,
+        /// Run on this core only
+        #[arg(long)]
+        core: Option<usize>,
+    },
+}
+
+fn pin(core: Option<usize>) {
+    if let Some(id) = core
+        && !core_affinity::set_for_current(core_affinity::CoreId { id })
+    {
+        eprintln!("cannot run on core {id} only; continuing unpinned");
+    }
+}
+
+fn print(value: &impl Serialize) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()
+}
+
+fn verdict(good: bool) -> ExitCode {
+    if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Runs one command.
+pub fn run(command: Command) -> io::Result<ExitCode> {
+    Ok(match command {
+        Command::EchoClient {
+            target,
+            amount,
+            seed,
+            sha256,
+            window,
+        } => {
+            let options = EchoOptions {
+                seed,
+                sha256,
+                window,
+            };
+            let amount = amount.amount();
+            let report = client::echo(&target.target(), amount, &options, "echo-client")?;
+            print(&report)?;
+            verdict(report.intact)
+        }
+        Command::Upload {
+            target,
+            amount,
+            content,
+        } => {
+            let report = client::upload(&target.target(), amount.amount(), content.content())?;
+            print(&report)?;
+            verdict(report.intact)
+        }
+        Command::Download {
+            target,
+            bytes,
+            seconds,
+            expect,
+        } => {
+            let content = expect.content();
+            let report = client::download(&target.target(), content, bytes, seconds, "download")?;
+            print(&report)?;
+            verdict(report.intact)
+        }
+        Command::Chat {
+            target,
+            interval_ms,
+            seconds,
+        } => {
+            let report = client::chat(
+                &target.target(),
+                Duration::from_millis(interval_ms),
+                Duration::from_secs_f64(seconds),
+            )?;
+            print(&report)?;
+            verdict(report.error.is_none() && report.rounds > 0)
+        }
+        Command::Storm {
+            target,
+            connections,
+            bytes,
+        } => {
+            let report = many::storm(&target.target(), connections, bytes);
+            print(&report)?;
+            verdict(report.intact == connections)
+        }
+        Command::Sequential {
+            target,
+            count,
+            bytes,
+        } => {
+            let report = many::sequential(&target.target(), count, bytes);
+            print(&report)?;
+            verdict(report.intact == count)
+        }
+        Command::Serve {
+            listen,
+            app,
+            tcp,
+            bytes,
+            content,
+            corrupt_at,
+            count,
+            stall_timeout_s,
+            core,
+        } => {
+            pin(core);
+            let app = match app {
+                AppArg::Echo => App::Echo { corrupt_at },
+                AppArg::Sink => App::Sink {
+                    expect: content.map(ContentArg::content),
+                },
+                AppArg::Source => App::Source {
+                    content: content.unwrap_or(ContentArg::Pattern).content(),
+                    bytes,
+                },
+            };
+            let mut good = true;
+            server::serve(
+                &listen,
+                tcp,
+                app,
+                count,
+                Duration::from_secs_f64(stall_timeout_s),
+                || {
+                    println!("ready");
+                    let _ = io::stdout().flush();
+                },
+                |served| {
+                    good &= served.intact;
+                    let _ = print(served);
+                },
+            )?;
+            verdict(good)
+        }
+    })
+}

@@ -1,0 +1,121 @@
+//! The application of simulated hosts: sends the pattern, checks the pattern.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use braid_dataplane::app::{Echo, pattern};
+use braid_dataplane::checksum::Sum;
+use braid_dataplane::mptcp::{Application, CloseReason, RecvStream, SendState};
+
+/// What one end of a connection does.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Sends back what it receives.
+    Echo,
+    /// Sends `send` bytes of the pattern and finishes; checks what it receives against the
+    /// pattern.
+    Peer {
+        /// Bytes to send.
+        send: u64,
+    },
+}
+
+/// What became of one end.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Established at some time.
+    pub established: bool,
+    /// Bytes handed to the connection.
+    pub sent: u64,
+    /// Bytes received that agree with the pattern.
+    pub received: u64,
+    /// Stream offset of the first byte that did not.
+    pub wrong_at: Option<u64>,
+    /// The peer finished its direction.
+    pub eof: bool,
+    /// How it ended.
+    pub closed: Option<CloseReason>,
+}
+
+/// An outcome that outlives its connection.
+#[derive(Clone, Debug, Default)]
+pub struct Outcomes(Arc<Mutex<Outcome>>);
+
+impl Outcomes {
+    /// The present state.
+    #[must_use]
+    pub fn get(&self) -> Outcome {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct SimApp {
+    role: Role,
+    echo: Echo,
+    sent: u64,
+    outcomes: Outcomes,
+}
+
+impl SimApp {
+    /// An application that reports to `outcomes`.
+    #[must_use]
+    pub fn new(role: Role, outcomes: Outcomes) -> Self {
+        Self { role, echo: Echo, sent: 0, outcomes }
+    }
+}
+
+impl Application for SimApp {
+    fn on_established(&mut self) {
+        self.outcomes.lock().established = true;
+    }
+
+    fn on_readable(&mut self, rx: &mut RecvStream) {
+        let mut outcome = self.outcomes.lock();
+        outcome.eof = rx.eof();
+        if self.role == Role::Echo {
+            return;
+        }
+        while !rx.is_empty() {
+            let bytes = rx.peek();
+            let n = bytes.len();
+            if outcome.wrong_at.is_none() {
+                match pattern::check(outcome.received, bytes) {
+                    Ok(()) => outcome.received += n as u64,
+                    Err(at) => outcome.wrong_at = Some(at),
+                }
+            }
+            rx.consume(n);
+        }
+    }
+
+    fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
+        let (n, sum) = match self.role {
+            Role::Echo => self.echo.fill(rx, out),
+            Role::Peer { send } => {
+                let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
+                let n = left.min(out.len());
+                (n, pattern::fill(self.sent, &mut out[..n]))
+            }
+        };
+        self.sent += n as u64;
+        self.outcomes.lock().sent = self.sent;
+        (n, sum)
+    }
+
+    fn send_state(&self, rx: &RecvStream) -> SendState {
+        match self.role {
+            Role::Echo => self.echo.send_state(rx),
+            Role::Peer { send } if self.sent < send => SendState::Ready,
+            Role::Peer { .. } => SendState::Finished,
+        }
+    }
+
+    fn on_closed(&mut self, reason: CloseReason) {
+        self.outcomes.lock().closed = Some(reason);
+    }
+}

@@ -1,0 +1,203 @@
+//! Whole connections between engines on simulated networks.
+//!
+//! Every test checks the stream, that no frame is lost and that the connection ends.
+//! `BRAID_SEED=n` replays one seed of the swarm and writes its packet trace.
+
+mod common;
+
+use std::time::Duration;
+
+use braid_bench::sim::{Fault, LinkConfig, Role};
+use braid_dataplane::counters::Counter;
+use braid_dataplane::mptcp::{ChecksumPolicy, Event};
+use common::{CLIENT, ECHO, Net, SERVER, strip_mptcp};
+
+const MIB: u64 = 1 << 20;
+
+#[test]
+fn one_path_both_ways() {
+    for ipv6 in [false, true] {
+        let mut net = Net::new(1, vec![LinkConfig { ipv6, ..LinkConfig::default() }]);
+        net.echo(MIB).check();
+    }
+}
+
+#[test]
+fn two_paths_share_the_load() {
+    let mut net = Net::new(2, vec![LinkConfig::default(), LinkConfig::default()]);
+    net.echo(20 * MIB).check();
+    for link in 0..2 {
+        for side in 0..2 {
+            let bytes = net.sim.link(link).sent_bytes[side];
+            assert!(bytes > 5 * MIB, "link {link} side {side} carried only {bytes}");
+        }
+    }
+}
+
+#[test]
+fn two_paths_are_faster_than_one() {
+    let time = |links| {
+        let mut net = Net::new(3, (0..links).map(|_| LinkConfig::default()).collect());
+        net.echo(20 * MIB).check();
+        net.sim.elapsed().as_secs_f64()
+    };
+    let (one, two) = (time(1), time(2));
+    assert!(two < 0.65 * one, "one path {one:.2} s, two paths {two:.2} s");
+}
+
+#[test]
+fn ipv4_and_ipv6_in_one_connection() {
+    let v6 = LinkConfig { ipv6: true, ..LinkConfig::default() };
+    let mut net = Net::new(4, vec![LinkConfig::default(), v6]);
+    net.echo(8 * MIB).check();
+    assert!((0..2).all(|l| net.sim.link(l).sent_bytes[0] > MIB));
+}
+
+#[test]
+fn dss_checksum_on_both_sides_and_on_one() {
+    for (client, server) in [
+        (ChecksumPolicy::Always, ChecksumPolicy::IfRequested),
+        (ChecksumPolicy::IfRequested, ChecksumPolicy::Always),
+        (ChecksumPolicy::Always, ChecksumPolicy::Always),
+    ] {
+        let mut net = Net::with(5, vec![lossy(0.01), LinkConfig::default()], |host, config| {
+            config.mptcp.checksum = if host == CLIENT { client } else { server };
+        });
+        net.echo(2 * MIB).check();
+        let established = net.sim.host(SERVER).events.iter().any(
+            |e| matches!(e, Event::Established { mptcp: true, checksum: true, .. }),
+        );
+        assert!(established, "{client:?} {server:?}");
+        assert_eq!(net.sim.host(SERVER).count(Counter::DataCsumErr), 0);
+    }
+}
+
+#[test]
+fn a_corrupting_path_never_corrupts_the_stream() {
+    let corrupt = LinkConfig { corrupt: 0.01, ..LinkConfig::default() };
+    let mut net = Net::new(6, vec![corrupt, LinkConfig::default()]);
+    net.echo(4 * MIB).check();
+    assert!(net.sim.host(SERVER).count(Counter::InCsumErrors) > 0);
+}
+
+#[test]
+fn options_stripped_from_syns_fall_back_to_tcp() {
+    for toward in [CLIENT, SERVER] {
+        let mut link = LinkConfig::default();
+        link.filters.push(strip_mptcp(move |to, syn| to == toward && syn));
+        let mut net = Net::new(7, vec![link]);
+        net.echo(MIB).check();
+        let client = net.sim.host(CLIENT);
+        assert!(client.count(Counter::MPCapableFallbackSYNACK) == 1, "{:?}", client.counters());
+    }
+}
+
+#[test]
+fn options_stripped_from_everything_but_syns_fall_back_to_tcp() {
+    for only_toward in [None, Some(CLIENT), Some(SERVER)] {
+        let mut link = LinkConfig::default();
+        link.filters
+            .push(strip_mptcp(move |to, syn| !syn && only_toward.is_none_or(|t| t == to)));
+        let mut net = Net::new(8, vec![link]);
+        net.echo(MIB).check();
+        let fell_back: u64 = [CLIENT, SERVER]
+            .map(|h| {
+                let host = net.sim.host(h);
+                [
+                    Counter::MPCapableFallbackACK,
+                    Counter::MPCapableDataFallback,
+                    Counter::DssFallback,
+                    Counter::InfiniteMapRx,
+                ]
+                .map(|c| host.count(c))
+                .iter()
+                .sum::<u64>()
+            })
+            .iter()
+            .sum();
+        assert!(fell_back > 0, "stripped toward {only_toward:?}, but no fallback was counted");
+    }
+}
+
+#[test]
+fn a_joined_path_that_loses_its_options_is_reset_and_the_data_survive() {
+    let mut second = LinkConfig::default();
+    second.filters.push(strip_mptcp(|_, syn| !syn));
+    let mut net = Net::new(9, vec![LinkConfig::default(), second]);
+    net.echo(4 * MIB).check();
+}
+
+#[test]
+fn a_path_that_swallows_everything_is_survived_and_used_again() {
+    for link in 0..2 {
+        let mut net = Net::new(10, vec![slow(), slow()]);
+        net.sim.at(Duration::from_millis(800), Fault::Blackhole { link, on: true });
+        net.sim.at(Duration::from_millis(4_000), Fault::Blackhole { link, on: false });
+        let before = 9_500;
+        let run = net.echo(12 * MIB);
+        run.expect_gap_below(Duration::from_secs(3)).check();
+        assert!(net.sim.elapsed() > Duration::from_millis(before), "too fast to tell");
+        assert!(
+            net.bytes_after(link, Duration::from_millis(before)) > 0,
+            "link {link} was not used again within 5 s"
+        );
+    }
+}
+
+#[test]
+fn a_path_without_carrier_is_survived_and_used_again() {
+    for host in [CLIENT, SERVER] {
+        for link in 0..2 {
+            let mut net = Net::new(11, vec![slow(), slow()]);
+            net.sim.at(Duration::from_millis(800), Fault::Carrier { link, host, up: false });
+            net.sim.at(Duration::from_millis(3_000), Fault::Carrier { link, host, up: true });
+            let run = net.echo(12 * MIB);
+            run.expect_gap_below(Duration::from_secs(3)).check();
+            assert!(
+                net.bytes_after(link, Duration::from_millis(8_000)) > 0,
+                "link {link}, carrier lost at host {host}: not used again within 5 s"
+            );
+        }
+    }
+}
+
+#[test]
+fn many_connections_at_once_and_one_after_the_other() {
+    let mut net = Net::new(12, vec![lossy(0.005), lossy(0.005)]);
+    net.echo_many(100, 64 * 1024);
+    for _ in 0..100 {
+        net.echo(10_000).check();
+    }
+}
+
+#[test]
+fn an_abort_reaches_the_other_side() {
+    let mut net = Net::new(13, vec![LinkConfig::default(), LinkConfig::default()]);
+    let (token, outcome) = net.sim.connect(CLIENT, 0, ECHO, Role::Peer { send: 100 * MIB });
+    net.sim.run_until(Duration::from_secs(1), |_| false);
+    net.abort(token);
+    net.sim.run_until(Duration::from_secs(10), |_| false);
+    assert!(outcome.get().closed.is_some());
+    assert_eq!(net.sim.host(SERVER).engine().connections(), 0);
+    assert_eq!(net.sim.host(SERVER).count(Counter::MPFastcloseRx), 1);
+    net.check_frames();
+}
+
+/// Random networks, faults and loads. Each seed is a different one.
+#[test]
+fn swarm() {
+    let one = std::env::var("BRAID_SEED").ok().and_then(|s| s.parse::<u64>().ok());
+    let seeds = one.map_or(0..300, |s| s..s + 1);
+    for seed in seeds {
+        common::swarm_one(seed, one.is_some());
+    }
+}
+
+fn lossy(loss: f64) -> LinkConfig {
+    LinkConfig { loss, jitter: Duration::from_millis(1), ..LinkConfig::default() }
+}
+
+fn slow() -> LinkConfig {
+    LinkConfig { rate_bps: Some(6_000_000), ..LinkConfig::default() }
+}
+

@@ -1,0 +1,59 @@
+//! What a service does with a stream.
+//!
+//! One file per application; [`App`] is the closed set of them, so that the packet path
+//! dispatches by `match` and not through a pointer.
+
+mod echo;
+pub mod pattern;
+mod sink;
+mod source;
+
+pub use echo::Echo;
+pub use sink::Sink;
+pub use source::Source;
+
+use crate::checksum::Sum;
+use crate::mptcp::{Application, CloseReason, RecvStream, SendState};
+
+/// The applications a service can name in the configuration.
+#[derive(Debug)]
+pub enum App {
+    /// Sends back what it receives.
+    Echo(Echo),
+    /// Reads and discards.
+    Sink(Sink),
+    /// Sends the [`pattern`].
+    Source(Source),
+}
+
+macro_rules! each {
+    ($self:expr, $app:ident => $call:expr) => {
+        match $self {
+            App::Echo($app) => $call,
+            App::Sink($app) => $call,
+            App::Source($app) => $call,
+        }
+    };
+}
+
+impl Application for App {
+    fn on_established(&mut self) {
+        each!(self, app => app.on_established());
+    }
+
+    fn on_readable(&mut self, rx: &mut RecvStream) {
+        each!(self, app => app.on_readable(rx));
+    }
+
+    fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
+        each!(self, app => app.fill(rx, out))
+    }
+
+    fn send_state(&self, rx: &RecvStream) -> SendState {
+        each!(self, app => app.send_state(rx))
+    }
+
+    fn on_closed(&mut self, reason: CloseReason) {
+        each!(self, app => app.on_closed(reason));
+    }
+}

@@ -1,0 +1,91 @@
+//! The byte stream that `source` sends: the same at every offset of every connection, so
+//! that any receiver can check what it got without having seen the rest.
+//!
+//! Byte `i` is `TABLE[i % PERIOD]`. The period is prime: no segment size, window or
+//! page divides it, so that bytes that moved show up.
+
+use crate::checksum::{Sum, copy_and_sum};
+
+/// Length of one period: the largest prime below 2^16.
+pub const PERIOD: usize = 65_521;
+
+static TABLE: [u8; PERIOD] = table();
+
+const fn table() -> [u8; PERIOD] {
+    let mut table = [0; PERIOD];
+    let mut i = 0;
+    // Knuth's multiplicative hash of the index: neighbours share no bits.
+    let mut hash: u32 = 0;
+    while i < PERIOD {
+        table[i] = hash.to_be_bytes()[0];
+        hash = hash.wrapping_add(0x9E37_79B1);
+        i += 1;
+    }
+    table
+}
+
+/// Writes the pattern from `offset` of the stream into `out`, one pass, and returns its sum.
+pub fn fill(offset: u64, out: &mut [u8]) -> Sum {
+    let mut sum = Sum::default();
+    let mut done = 0;
+    while done < out.len() {
+        let piece = at(offset + done as u64, out.len() - done);
+        let part = copy_and_sum(&mut out[done..done + piece.len()], piece);
+        sum = sum.combine(part, done % 2 == 1);
+        done += piece.len();
+    }
+    sum
+}
+
+/// Up to `wanted` bytes of the pattern at `offset` that lie in one piece; at least one.
+#[must_use]
+pub fn at(offset: u64, wanted: usize) -> &'static [u8] {
+    let start = usize::try_from(offset % PERIOD as u64).expect("below the period");
+    &TABLE[start..PERIOD.min(start + wanted)]
+}
+
+/// Whether `bytes` are what the pattern has at `offset`; the offset of the first byte
+/// that is not, otherwise.
+///
+/// # Errors
+/// The stream offset of the first wrong byte.
+pub fn check(offset: u64, bytes: &[u8]) -> Result<(), u64> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let expected = at(offset + done as u64, bytes.len() - done);
+        let got = &bytes[done..done + expected.len()];
+        if got != expected {
+            let first = got.iter().zip(expected).take_while(|(a, b)| a == b).count();
+            return Err(offset + (done + first) as u64);
+        }
+        done += expected.len();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checksum;
+
+    #[test]
+    fn pieces_agree_with_the_whole_over_the_wrap() {
+        let mut whole = vec![0; 3 * PERIOD];
+        fill(0, &mut whole);
+        for (offset, len) in [(0, 1), (PERIOD - 1, 3), (PERIOD + 7, 2 * PERIOD - 9), (65_535, 1420)] {
+            let mut part = vec![0; len];
+            let sum = fill(offset as u64, &mut part);
+            assert_eq!(part, whole[offset..offset + len]);
+            assert_eq!(sum.fold(), checksum::sum(&part).fold());
+            assert_eq!(check(offset as u64, &part), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_wrong_byte_is_named() {
+        let mut part = vec![0; 3000];
+        fill(64_000, &mut part);
+        part[2500] ^= 1;
+        assert_eq!(check(64_000, &part), Err(66_500));
+    }
+}

@@ -1,0 +1,361 @@
+//! The control thread: accepts control planes, answers them, passes events on.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::Socket;
+
+use super::clients::{Clients, Input};
+use super::{ANSWER_TIMEOUT, Dataplane, StartError, app, services};
+use crate::control::{
+    CONNS_PER_REPLY, ConnCommand, DataplaneEvent, Envelope, FromDataplane, PathSetup, Reply,
+    Request, StatusReport,
+};
+use crate::io::PortId;
+use crate::mptcp::SubflowPath;
+use crate::offload::header::L2Header;
+use crate::wire::ethernet::EthernetAddress;
+use crate::wire::types::{AddressId, FourTuple};
+use crate::worker::mailbox::Mail;
+use crate::worker::{Order, Service};
+
+/// How often the end of a drain is looked for.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+
+/// Control planes come and go; the dataplane ends by [`Request::Shutdown`], by the end of
+/// a drain, or by a failed start.
+///
+/// # Errors
+/// [`StartError`] when the first setup fails; the client was told.
+pub fn serve(listener: &Socket) -> Result<(), StartError> {
+    let mut server = Server { clients: Clients::default(), dataplane: None, drain: None };
+    loop {
+        let ready = server.wait(listener);
+        if ready.listener
+            && let Ok((socket, _)) = listener.accept()
+            && socket.set_nonblocking(true).is_ok()
+        {
+            server.clients.add(socket.into());
+        }
+        if ready.events {
+            server.pass_events();
+        }
+        for index in ready.clients.into_iter().rev() {
+            match server.client(index)? {
+                After::GoOn => {}
+                After::Exit => return Ok(server.exit()),
+            }
+        }
+        if server.drained() {
+            server.clients.broadcast(&DataplaneEvent::Drained);
+            return Ok(server.exit());
+        }
+    }
+}
+
+struct Server {
+    clients: Clients,
+    dataplane: Option<Dataplane>,
+    drain: Option<Drain>,
+}
+
+struct Drain {
+    until: Instant,
+    aborted: bool,
+}
+
+#[derive(Default)]
+struct Ready {
+    listener: bool,
+    events: bool,
+    clients: Vec<usize>,
+}
+
+enum After {
+    GoOn,
+    Exit,
+}
+
+impl Server {
+    fn wait(&self, listener: &Socket) -> Ready {
+        let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+        let first_client = fds.len() + usize::from(self.dataplane.is_some());
+        if let Some(dataplane) = &self.dataplane {
+            fds.push(PollFd::new(dataplane.events.as_fd(), PollFlags::POLLIN));
+        }
+        fds.extend(self.clients.iter().map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
+        let timeout = match &self.drain {
+            Some(_) => PollTimeout::try_from(DRAIN_CHECK).unwrap_or(PollTimeout::ZERO),
+            None => PollTimeout::NONE,
+        };
+        // EINTR: look at everything again.
+        let _ = poll(&mut fds, timeout);
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
+        Ready {
+            listener: is_ready(&fds[0]),
+            events: first_client == 2 && is_ready(&fds[1]),
+            clients: (first_client..fds.len())
+                .filter(|i| is_ready(&fds[*i]))
+                .map(|i| i - first_client)
+                .collect(),
+        }
+    }
+
+    fn pass_events(&mut self) {
+        let Some(dataplane) = &self.dataplane else { return };
+        let events = dataplane.events.clone();
+        events.clear_wake();
+        while let Some((worker, name, event)) = events.pop() {
+            let service = name.to_string();
+            self.clients.broadcast(&DataplaneEvent::Connection { worker, service, event });
+        }
+        match events.take_lost() {
+            0 => {}
+            count => self.clients.broadcast(&DataplaneEvent::Lost { count }),
+        }
+    }
+
+    fn client(&mut self, index: usize) -> Result<After, StartError> {
+        let (envelope, fds) = match self.clients.get_mut(index).read() {
+            Input::Request(envelope, fds) => (envelope, fds),
+            Input::Nothing => return Ok(After::GoOn),
+            Input::Gone => {
+                self.clients.remove(index);
+                return Ok(After::GoOn);
+            }
+        };
+        let id = envelope.id;
+        let mut failed = None;
+        let mut exit = false;
+        let reply = match (envelope.body, &mut self.dataplane) {
+            (Request::Setup(setup), None) => match Dataplane::start(*setup, fds) {
+                Ok(dataplane) => {
+                    let ports = dataplane.ports();
+                    self.dataplane = Some(dataplane);
+                    Reply::Ready { ports }
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    failed = Some(error);
+                    Reply::Error { message }
+                }
+            },
+            (Request::Setup(_), Some(_)) => error("this dataplane has been set up already"),
+            (_, None) => error("this dataplane has not been set up"),
+            (Request::Subscribe, _) => {
+                self.clients.get_mut(index).subscribe();
+                Reply::Ok
+            }
+            (Request::Drain { timeout_ms }, Some(dataplane)) => {
+                dataplane.draining = true;
+                dataplane.tell_all(|| Mail::Drain);
+                let until = Instant::now() + Duration::from_millis(timeout_ms);
+                self.drain = Some(Drain { until, aborted: false });
+                Reply::Ok
+            }
+            (Request::Shutdown, _) => {
+                exit = true;
+                Reply::Ok
+            }
+            (request, Some(dataplane)) => dataplane.answer(request),
+        };
+        let adopted = matches!(reply, Reply::Adopted { .. });
+        let message = Envelope { id, body: FromDataplane::Reply(reply) };
+        let fds: Vec<BorrowedFd<'_>> = match &self.dataplane {
+            Some(dataplane) if adopted => dataplane.fds.iter().map(AsFd::as_fd).collect(),
+            _ => Vec::new(),
+        };
+        if !self.clients.get_mut(index).send(&message, &fds) {
+            self.clients.remove(index);
+        }
+        match failed {
+            Some(error) => Err(error),
+            None if exit => Ok(After::Exit),
+            None => Ok(After::GoOn),
+        }
+    }
+
+    /// Has a drain come to its end? Past its time, what lives is aborted first.
+    fn drained(&mut self) -> bool {
+        let (Some(drain), Some(dataplane)) = (&mut self.drain, &self.dataplane) else {
+            return false;
+        };
+        let live: u64 = dataplane.snapshots(0, 0).iter().map(|s| s.worker.connections).sum();
+        if live > 0 && Instant::now() >= drain.until {
+            if drain.aborted {
+                return true;
+            }
+            drain.aborted = true;
+            drain.until += DRAIN_CHECK;
+            dataplane.tell_all(|| Mail::AbortAll);
+        }
+        live == 0
+    }
+
+    fn exit(self) {
+        if let Some(dataplane) = self.dataplane
+            && !dataplane.stop()
+        {
+            tracing::error!("frames were lost: see above");
+        }
+    }
+}
+
+impl Dataplane {
+    fn ports(&self) -> Vec<crate::control::PortReport> {
+        self.snapshots(0, 0).into_iter().flat_map(|s| s.ports).collect()
+    }
+
+    fn tell_all(&self, mail: impl Fn() -> Mail) {
+        for mailbox in &self.mailboxes {
+            if mailbox.send(mail()).is_err() {
+                tracing::error!("a worker does not read its mail");
+            }
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Reply {
+        match request {
+            Request::Adopt => Reply::Adopted {
+                setup: Box::new(self.setup.clone()),
+                connections: self.snapshots(0, 0).iter().map(|s| s.worker.connections).sum(),
+            },
+            Request::Status => Reply::Status(Box::new(StatusReport {
+                pid: std::process::id(),
+                uptime_s: self.started.elapsed().as_secs(),
+                draining: self.draining,
+                workers: self.snapshots(0, 0).into_iter().map(|s| s.worker).collect(),
+            })),
+            Request::Conns { offset } => {
+                let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+                let snapshots = self.snapshots(offset, CONNS_PER_REPLY);
+                Reply::Conns {
+                    total: snapshots.iter().map(|s| s.worker.connections).sum(),
+                    conns: snapshots.into_iter().flat_map(|s| s.conns).collect(),
+                }
+            }
+            Request::Counters => Reply::Counters {
+                counters: self.counters().nonzero().map(|(n, v)| (n.to_owned(), v)).collect(),
+            },
+            Request::Xsk => {
+                let snapshots = self.snapshots(0, 0);
+                let (ports, pools): (Vec<_>, Vec<_>) =
+                    snapshots.into_iter().map(|s| (s.ports, s.pools)).unzip();
+                Reply::Xsk { ports: ports.concat(), pools: pools.concat() }
+            }
+            Request::Connect { name, path, app: setup } => {
+                let Some(path) = self.path(&path) else { return no_interface() };
+                let worker = self.next_worker % self.mailboxes.len();
+                self.next_worker += 1;
+                let name: Arc<str> = Arc::from(name);
+                let app = app(&setup);
+                match self.ask(worker, |answer| Mail::Connect { name, path, app, answer }) {
+                    Some(Ok(token)) => Reply::Connecting { token },
+                    Some(Err(e)) => error(&e.to_string()),
+                    None => hangs(),
+                }
+            }
+            Request::Command { token, command } => self.command(token, command),
+            Request::LinkState { ifindex, carrier } => {
+                let Some(port) = self.port(ifindex) else { return no_interface() };
+                self.tell_all(|| Mail::Carrier { port, up: carrier });
+                Reply::Ok
+            }
+            Request::Neighbour { ifindex, remote, mac } => {
+                let Some(port) = self.port(ifindex) else { return no_interface() };
+                self.tell_all(|| Mail::Neighbour { port, remote, mac });
+                Reply::Ok
+            }
+            Request::Services { services: setups } => {
+                for mailbox in &self.mailboxes {
+                    let list: Vec<Service<_>> = services(&setups);
+                    if mailbox.send(Mail::Services(list)).is_err() {
+                        return hangs();
+                    }
+                }
+                self.setup.services = setups;
+                Reply::Ok
+            }
+            Request::Setup(_) | Request::Subscribe | Request::Drain { .. } | Request::Shutdown => {
+                error("answered elsewhere")
+            }
+        }
+    }
+
+    fn command(&self, token: u32, command: ConnCommand) -> Reply {
+        let order = match command {
+            ConnCommand::OpenSubflow { path } => match self.path(&path) {
+                Some(path) => Order::OpenSubflow(path),
+                None => return no_interface(),
+            },
+            ConnCommand::Announce { address_id, address, port } => {
+                Order::Announce { address_id: AddressId(address_id), address, port }
+            }
+            ConnCommand::RemoveAddress { address_id } => {
+                Order::RemoveAddress { address_id: AddressId(address_id) }
+            }
+            ConnCommand::SetBackup { address_id, backup } => {
+                Order::SetBackup { address_id: AddressId(address_id), backup }
+            }
+            ConnCommand::CloseSubflow { local, remote } => {
+                Order::CloseSubflow(FourTuple { local, remote })
+            }
+            ConnCommand::Close => Order::Close,
+            ConnCommand::Abort => Order::Abort,
+        };
+        let workers = u32::try_from(self.mailboxes.len()).expect("workers are counted in u16");
+        let worker = usize::try_from(token % workers).expect("a worker's number");
+        match self.ask(worker, |answer| Mail::Order { token, order, answer }) {
+            Some(Ok(())) => Reply::Ok,
+            Some(Err(e)) => error(&e.to_string()),
+            None => hangs(),
+        }
+    }
+
+    fn ask<T>(
+        &self,
+        worker: usize,
+        mail: impl FnOnce(crossbeam::channel::Sender<T>) -> Mail,
+    ) -> Option<T> {
+        let (answer, waiting) = crossbeam::channel::bounded(1);
+        self.mailboxes[worker].send(mail(answer)).ok()?;
+        waiting.recv_timeout(ANSWER_TIMEOUT).ok()
+    }
+
+    fn port(&self, ifindex: u32) -> Option<PortId> {
+        let index = self.setup.interfaces.iter().position(|i| i.ifindex == ifindex)?;
+        u16::try_from(index).ok().map(PortId)
+    }
+
+    fn path(&self, path: &PathSetup) -> Option<SubflowPath> {
+        let port = self.port(path.ifindex)?;
+        let interface = &self.setup.interfaces[usize::from(port.0)];
+        Some(SubflowPath {
+            port,
+            l2: L2Header {
+                dst: EthernetAddress(path.next_hop_mac),
+                src: EthernetAddress(interface.mac),
+                vlan: Default::default(),
+            },
+            tuple: FourTuple { local: path.local, remote: path.remote },
+            mtu: path.mtu.min(interface.mtu),
+            local_id: AddressId(path.local_id),
+            remote_id: AddressId(path.remote_id),
+            backup: path.backup,
+        })
+    }
+}
+
+fn error(message: &str) -> Reply {
+    Reply::Error { message: message.to_owned() }
+}
+
+fn no_interface() -> Reply {
+    error("the dataplane does not use this interface: add an [[interface]] and restart braidd")
+}
+
+fn hangs() -> Reply {
+    error("a worker does not answer: see `braid status`")
+}

@@ -1,0 +1,160 @@
+//! Services: which SYN starts a connection.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::{Engine, Slot, cx};
+use crate::counters::Counter;
+use crate::mptcp::{Application, Connection, Cx, SubflowPath, TxSink};
+use crate::time::Instant;
+use crate::wire::packet::TcpPacket;
+
+/// A service: where it listens and what it makes of a stream.
+pub struct Service<A> {
+    /// Name in the configuration.
+    pub name: Arc<str>,
+    /// Addresses; an unspecified one matches every address of its family.
+    pub listen: Vec<SocketAddr>,
+    /// Half-open connections at the most.
+    pub backlog: u32,
+    /// A fresh application for a new connection.
+    pub make: Box<dyn Fn() -> A + Send>,
+    /// Half-open connections now.
+    pub(super) half_open: u32,
+}
+
+impl<A> Service<A> {
+    /// A service without connections.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        listen: Vec<SocketAddr>,
+        backlog: u32,
+        make: Box<dyn Fn() -> A + Send>,
+    ) -> Self {
+        Self { name: Arc::from(name), listen, backlog, make, half_open: 0 }
+    }
+
+    fn listens_on(&self, local: SocketAddr) -> bool {
+        self.listen.iter().any(|a| {
+            a.port() == local.port()
+                && (a.ip() == local.ip()
+                    || (a.ip().is_unspecified()
+                        && matches!(
+                            (a.ip(), local.ip()),
+                            (IpAddr::V4(_), IpAddr::V4(_)) | (IpAddr::V6(_), IpAddr::V6(_))
+                        )))
+        })
+    }
+}
+
+impl<A> std::fmt::Debug for Service<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("name", &self.name)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What became of a SYN.
+pub(super) enum Syn {
+    /// A connection is being opened.
+    Accepted,
+    /// Dropped silently: the peer tries again.
+    Dropped,
+    /// Nobody listens: answer with RST.
+    Refused,
+}
+
+impl<A: Application> Engine<A> {
+    /// Replaces the services. Connections of services that are gone live on.
+    pub fn set_services(&mut self, services: Vec<Service<A>>) {
+        let old = std::mem::replace(&mut self.services, services);
+        let moved = |index: u16| {
+            let name = &old[usize::from(index)].name;
+            self.services.iter().position(|s| s.name == *name)
+        };
+        let mut half_open = vec![0u32; self.services.len()];
+        for slot in self.slots.iter_mut().flatten() {
+            slot.service = slot.service.and_then(moved).map(|i| {
+                if slot.half_open {
+                    half_open[i] += 1;
+                }
+                u16::try_from(i).expect("services are counted in u16")
+            });
+        }
+        for (service, n) in self.services.iter_mut().zip(half_open) {
+            service.half_open = n;
+        }
+    }
+
+    /// A SYN for no known flow and without MP_JOIN.
+    pub(super) fn on_syn(&mut self, now: Instant, path: SubflowPath, syn: &TcpPacket) -> Syn {
+        let Some(index) = self.services.iter().position(|s| s.listens_on(syn.tuple.local)) else {
+            self.counters.inc(Counter::NoListener);
+            return Syn::Refused;
+        };
+        if self.draining {
+            return Syn::Refused;
+        }
+        let service = &self.services[index];
+        if service.half_open >= service.backlog {
+            self.counters.inc(Counter::ListenOverflows);
+            return Syn::Dropped;
+        }
+        if self.pressure || self.live >= self.config.connections_max {
+            self.counters.inc(Counter::MemoryPressureRefused);
+            return Syn::Dropped;
+        }
+        let name = service.name.clone();
+        let app = (service.make)();
+        let conn = Connection::accept(&mut cx!(self, now), path, syn, app);
+        if self.tokens.contains_key(&conn.token().0) {
+            // RFC 8684 §3.1: tokens must be unique. One in 2^32 per live connection: the
+            // retransmitted SYN draws another key.
+            self.actions.flows.clear();
+            self.actions.events.clear();
+            self.counters.inc(Counter::MPFallbackTokenInit);
+            return Syn::Dropped;
+        }
+        self.counters.inc(Counter::PassiveOpens);
+        let service = u16::try_from(index).expect("services are counted in u16");
+        let slot = self.adopt(Box::new(conn), Some(service), name);
+        self.settle(now, slot);
+        Syn::Accepted
+    }
+
+    /// A SYN with MP_JOIN whose token is ours to know.
+    pub(super) fn on_join<S: TxSink>(
+        &mut self,
+        now: Instant,
+        path: SubflowPath,
+        syn: &TcpPacket,
+        token: u32,
+        from: Option<u16>,
+        sink: &mut S,
+    ) {
+        let tuple = syn.tuple;
+        let Some(&index) = self.tokens.get(&token) else {
+            self.counters.inc(Counter::MPJoinSynRx);
+            self.counters.inc(Counter::MPJoinNoTokenFound);
+            // RFC 8684 §3.2: unknown token, RST; reason 1, MPTCP-specific error.
+            self.refuse(path.port, syn, Some(1), sink);
+            return;
+        };
+        let slot: &mut Slot<A> = self.slots[index as usize].as_mut().expect("token of a live slot");
+        match slot.conn.accept_join(&mut cx!(self, now), path.clone(), syn) {
+            Ok(_) => {
+                if let Some(worker) = from {
+                    self.route(index, tuple, Some(worker));
+                }
+            }
+            Err(reject) => {
+                self.counters.inc(Counter::MPJoinRejected);
+                self.refuse(path.port, syn, Some(reject.reset_reason()), sink);
+            }
+        }
+        self.settle(now, index);
+    }
+}

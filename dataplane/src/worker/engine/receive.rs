@@ -1,0 +1,197 @@
+//! From a received frame to the connection it belongs to.
+
+use super::reply::l2_of_answer;
+use super::{Engine, cx, listen};
+use crate::buf::{Chain, Frame, Piece};
+use crate::checksum;
+use crate::counters::Counter;
+use crate::io::{PortId, RxChecksum};
+use crate::mptcp::{Application, Cx, SubflowPath, TxSink};
+use crate::time::Instant;
+use crate::wire::mptcp::MptcpOption;
+use crate::wire::packet::{self, ChecksumVerdict, IcmpError, Packet, TcpPacket};
+use crate::wire::tcp::Flags;
+use crate::wire::types::AddressId;
+use crate::worker::flow_table::Flow;
+use crate::worker::handoff::HandOff;
+use crate::worker::time_wait::TimeWaitAnswer;
+
+/// How a frame came in.
+#[derive(Copy, Clone, Debug)]
+pub struct Arrival {
+    /// By which interface.
+    pub port: PortId,
+    /// Its IP MTU: what a subflow that starts here may use.
+    pub mtu: u32,
+    /// Checksum policy of the port.
+    pub checksum: RxChecksum,
+    /// Worker that received it and handed it over.
+    pub from: Option<u16>,
+}
+
+impl<A: Application> Engine<A> {
+    /// Takes one received frame. Returns what must go to another worker.
+    pub fn on_frame<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        frame: Frame,
+        sink: &mut S,
+    ) -> Option<(u16, HandOff)> {
+        self.counters.inc(Counter::FramesRx);
+        match packet::parse(frame.packet()) {
+            Ok(Packet::Tcp(tcp)) => self.on_tcp(now, arrival, &tcp, frame, sink),
+            Ok(Packet::Icmp(error)) => self.on_icmp(now, arrival, &error, frame),
+            Err(_) => {
+                self.counters.inc(Counter::ParseError);
+                None
+            }
+        }
+    }
+
+    fn on_tcp<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        tcp: &TcpPacket,
+        frame: Frame,
+        sink: &mut S,
+    ) -> Option<(u16, HandOff)> {
+        let flow = self.flows.lookup(&tcp.tuple);
+        if let Some(Flow::Foreign { worker }) = flow {
+            return Some(self.hand_off(worker, arrival, frame));
+        }
+        let join = join_token(tcp);
+        if flow.is_none()
+            && let Some(token) = join
+            && arrival.from.is_none()
+        {
+            let owner = token % self.config.worker.count;
+            if owner != self.config.worker.index {
+                self.counters.inc(Counter::MPJoinHandOff);
+                let owner = u16::try_from(owner).expect("workers are counted in u16");
+                return Some(self.hand_off(owner, arrival, frame));
+            }
+        }
+
+        // The one pass over the payload: its sum verifies the TCP checksum now and
+        // serves the DSS checksum later. A partial checksum says that the bytes never
+        // left this host; then nothing has to be read.
+        let payload = frame.packet().get(tcp.payload.clone()).unwrap_or_default();
+        let partial = arrival.checksum == RxChecksum::AcceptPartial
+            && tcp.has_partial_checksum(frame.packet());
+        let sum = if partial {
+            self.counters.inc(Counter::PartialCsumAccepted);
+            None
+        } else {
+            let sum = checksum::sum(payload);
+            self.counters.add(Counter::RxBytesTouched, payload.len() as u64);
+            if tcp.verify_checksum(frame.packet(), sum) != ChecksumVerdict::Valid {
+                self.counters.inc(Counter::InCsumErrors);
+                return None;
+            }
+            Some(sum)
+        };
+
+        match flow {
+            Some(Flow::Subflow { conn, subflow }) => {
+                let slot = self.slots[conn as usize].as_mut().expect("flow of a live slot");
+                let mut chain = Chain::new();
+                if !tcp.payload.is_empty() {
+                    chain.push(Piece::from_frame(frame, tcp.payload.clone(), sum));
+                }
+                slot.conn.on_packet(&mut cx!(self, now), subflow, tcp, chain);
+                self.settle(now, conn);
+                None
+            }
+            Some(Flow::TimeWait { serial }) => {
+                match self.time_wait.judge(serial, tcp) {
+                    TimeWaitAnswer::Drop => {}
+                    TimeWaitAnswer::Ack { seq, ack } => {
+                        self.acknowledge(arrival.port, tcp, seq, ack, sink);
+                    }
+                    TimeWaitAnswer::Recycle => {
+                        self.counters.inc(Counter::TimeWaitRecycled);
+                        self.flows.remove(&tcp.tuple, Flow::TimeWait { serial });
+                        self.on_unknown(now, arrival, tcp, join, sink);
+                    }
+                }
+                None
+            }
+            None => {
+                self.on_unknown(now, arrival, tcp, join, sink);
+                None
+            }
+            Some(Flow::Foreign { .. }) => unreachable!("returned above"),
+        }
+    }
+
+    /// A valid segment of no known flow.
+    fn on_unknown<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        tcp: &TcpPacket,
+        join: Option<u32>,
+        sink: &mut S,
+    ) {
+        let syn = tcp.flags.contains(Flags::SYN) && !tcp.flags.contains(Flags::ACK);
+        if !syn || tcp.flags.contains(Flags::RST) || tcp.flags.contains(Flags::FIN) {
+            self.counters.inc(Counter::NoFlow);
+            self.refuse(arrival.port, tcp, None, sink);
+            return;
+        }
+        let path = SubflowPath {
+            port: arrival.port,
+            l2: l2_of_answer(tcp),
+            tuple: tcp.tuple,
+            mtu: arrival.mtu,
+            local_id: AddressId(0),
+            remote_id: AddressId(0),
+            backup: false,
+        };
+        if let Some(token) = join {
+            self.on_join(now, path, tcp, token, arrival.from, sink);
+        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp) {
+            self.refuse(arrival.port, tcp, None, sink);
+        }
+    }
+
+    fn on_icmp(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        error: &IcmpError,
+        frame: Frame,
+    ) -> Option<(u16, HandOff)> {
+        match self.flows.lookup(&error.tuple) {
+            Some(Flow::Subflow { conn, subflow }) => {
+                let slot = self.slots[conn as usize].as_mut().expect("flow of a live slot");
+                slot.conn.on_icmp(&mut cx!(self, now), subflow, error);
+                self.settle(now, conn);
+                None
+            }
+            Some(Flow::Foreign { worker }) => Some(self.hand_off(worker, arrival, frame)),
+            Some(Flow::TimeWait { .. }) | None => {
+                self.counters.inc(Counter::IcmpNoFlow);
+                None
+            }
+        }
+    }
+
+    fn hand_off(&self, worker: u16, arrival: Arrival, frame: Frame) -> (u16, HandOff) {
+        let from = u16::try_from(self.config.worker.index).expect("workers are counted in u16");
+        (worker, HandOff::Frame { port: arrival.port, from, frame })
+    }
+}
+
+/// The token of a SYN with MP_JOIN.
+fn join_token(tcp: &TcpPacket) -> Option<u32> {
+    if !tcp.flags.contains(Flags::SYN) || tcp.flags.contains(Flags::ACK) {
+        return None;
+    }
+    tcp.options.mptcp.iter().find_map(|option| match option {
+        MptcpOption::MpJoinSyn { token, .. } => Some(token.0),
+        _ => None,
+    })
+}

@@ -1,0 +1,235 @@
+//! What the engine decides before any connection exists: listeners, resets, hand-off.
+
+use std::net::SocketAddr;
+
+use super::*;
+use crate::app::{App, Echo};
+use crate::buf::{Frame, FramePool};
+use crate::checksum::Sum;
+use crate::io::{RxChecksum, Tx};
+use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
+use crate::wire::ethernet::EthernetAddress;
+use crate::wire::mptcp::MptcpOption;
+use crate::wire::packet::{self, Packet, TcpPacket};
+use crate::wire::tcp::{Flags, SeqNumber};
+use crate::wire::tcp_options::OptionsBuf;
+use crate::wire::types::Token;
+use crate::worker::handoff::HandOff;
+
+const SERVER: &str = "10.0.0.1:7";
+
+/// Captures what the engine sends.
+struct Wire<'a> {
+    pool: &'a FramePool,
+    sent: Vec<Vec<u8>>,
+}
+
+impl TxSink for Wire<'_> {
+    fn alloc(&mut self, _port: PortId) -> Option<Frame> {
+        self.pool.alloc()
+    }
+    fn send(&mut self, _port: PortId, frame: &Frame) -> Tx {
+        self.sent.push(frame.packet().to_vec());
+        Tx::Queued
+    }
+    fn room(&self, _port: PortId) -> u32 {
+        64
+    }
+}
+
+struct Bench {
+    engine: Engine<App>,
+    pool: FramePool,
+}
+
+impl Bench {
+    fn new(worker: WorkerShare, backlog: u32) -> Self {
+        let config = EngineConfig { worker, ..EngineConfig::default() };
+        let mut engine = Engine::new(config, [3; 32], Instant::from_millis(1));
+        let listen = vec![SERVER.parse().unwrap()];
+        let make = Box::new(|| App::Echo(Echo));
+        engine.set_services(vec![Service::new("echo", listen, backlog, make)]);
+        Self { engine, pool: FramePool::heap(256, 2048) }
+    }
+
+    fn frame(
+        &self,
+        to: &str,
+        from_port: u16,
+        flags: Flags,
+        (seq, ack): (u32, u32),
+        option: Option<MptcpOption>,
+    ) -> Frame {
+        let tuple = FourTuple {
+            local: SocketAddr::from(([10, 0, 0, 9], from_port)),
+            remote: to.parse().unwrap(),
+        };
+        let l2 = L2Header {
+            dst: EthernetAddress([2, 0, 0, 0, 0, 1]),
+            src: EthernetAddress([2, 0, 0, 0, 0, 9]),
+            vlan: Default::default(),
+        };
+        let mut options = OptionsBuf::new();
+        if let Some(option) = option {
+            options.mptcp(&option).unwrap();
+        }
+        let (seq, ack) = (SeqNumber(seq), SeqNumber(ack));
+        let header = TcpHeaderOut { seq, ack, flags, window: 65_000, urgent: 0, ecn: 0 };
+        let mut frame = self.pool.alloc().unwrap();
+        let out = frame.buffer_mut().unwrap();
+        let template = HeaderTemplate::new(l2, &tuple, 0, 64).unwrap();
+        let n = template.emit(out, &header, &options, 0, Sum::default());
+        frame.set_len(n);
+        frame
+    }
+
+    /// Delivers a segment and returns the answers and what is handed over.
+    fn segment(
+        &mut self,
+        to: &str,
+        from_port: u16,
+        flags: Flags,
+        numbers: (u32, u32),
+        option: Option<MptcpOption>,
+    ) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
+        let frame = self.frame(to, from_port, flags, numbers, option);
+        self.deliver(frame)
+    }
+
+    fn deliver(&mut self, frame: Frame) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
+        let mut wire = Wire { pool: &self.pool, sent: Vec::new() };
+        let arrival =
+            Arrival { port: PortId(0), mtu: 1500, checksum: RxChecksum::Verify, from: None };
+        let now = Instant::from_millis(2);
+        let handed = self.engine.on_frame(now, arrival, frame, &mut wire);
+        self.engine.run(now, &mut wire);
+        let answers = wire
+            .sent
+            .iter()
+            .map(|bytes| match packet::parse(bytes) {
+                Ok(Packet::Tcp(tcp)) => *tcp,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        (answers, handed)
+    }
+}
+
+fn join(token: u32) -> Option<MptcpOption> {
+    Some(MptcpOption::MpJoinSyn {
+        backup: false,
+        address_id: AddressId(2),
+        token: Token(token),
+        nonce: 5,
+    })
+}
+
+#[test]
+fn a_syn_for_a_service_is_answered() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].flags, Flags::SYN | Flags::ACK);
+    assert_eq!(answers[0].ack, SeqNumber(101));
+    assert_eq!(b.engine.connections(), 1);
+}
+
+#[test]
+fn a_syn_for_nobody_is_reset() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (answers, _) = b.segment("10.0.0.1:8", 1000, Flags::SYN, (100, 0), None);
+    assert_eq!(answers[0].flags, Flags::RST | Flags::ACK);
+    assert_eq!((answers[0].seq, answers[0].ack), (SeqNumber(0), SeqNumber(101)));
+    assert_eq!(b.engine.counters().get(Counter::NoListener), 1);
+}
+
+#[test]
+fn a_segment_of_no_flow_is_reset_and_a_reset_never_is() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (answers, _) = b.segment(SERVER, 1000, Flags::ACK, (100, 777), None);
+    assert_eq!((answers[0].flags, answers[0].seq), (Flags::RST, SeqNumber(777)));
+    let (answers, _) = b.segment(SERVER, 1000, Flags::RST, (100, 0), None);
+    assert!(answers.is_empty());
+    assert_eq!(b.engine.counters().get(Counter::NoFlow), 2);
+}
+
+#[test]
+fn a_join_with_an_unknown_token_is_reset_with_a_reason() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (answers, _) = b.segment("10.0.0.1:4711", 1000, Flags::SYN, (100, 0), join(42));
+    assert!(answers[0].flags.contains(Flags::RST));
+    assert!(answers[0].options.mptcp.iter().any(|o| matches!(o, MptcpOption::TcpRst { .. })));
+    assert_eq!(b.engine.counters().get(Counter::MPJoinNoTokenFound), 1);
+}
+
+#[test]
+fn a_join_goes_to_the_worker_that_its_token_names() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    let (answers, handed) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), join(43));
+    assert!(answers.is_empty());
+    match handed {
+        Some((1, HandOff::Frame { from: 0, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+    // An even token is this worker's own to refuse.
+    let (answers, handed) = b.segment(SERVER, 1001, Flags::SYN, (100, 0), join(42));
+    assert!(handed.is_none() && answers[0].flags.contains(Flags::RST));
+}
+
+#[test]
+fn a_routed_flow_is_handed_over_until_it_is_released() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    let tuple = FourTuple {
+        local: SERVER.parse().unwrap(),
+        remote: SocketAddr::from(([10, 0, 0, 9], 1000)),
+    };
+    b.engine.on_route(&tuple, 1, true);
+    let (_, handed) = b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
+    assert!(matches!(handed, Some((1, HandOff::Frame { .. }))));
+    b.engine.on_route(&tuple, 1, false);
+    let (answers, handed) = b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
+    assert!(handed.is_none() && answers.len() == 1);
+}
+
+#[test]
+fn the_backlog_is_bounded() {
+    let mut b = Bench::new(WorkerShare::SOLE, 2);
+    for port in 0..3 {
+        b.segment(SERVER, 1000 + port, Flags::SYN, (100, 0), None);
+    }
+    assert_eq!(b.engine.connections(), 2);
+    assert_eq!(b.engine.counters().get(Counter::ListenOverflows), 1);
+    // A reset frees a place.
+    b.segment(SERVER, 1000, Flags::RST, (101, 0), None);
+    b.segment(SERVER, 1009, Flags::SYN, (100, 0), None);
+    assert_eq!(b.engine.connections(), 2);
+    assert_eq!(b.engine.counters().get(Counter::ListenOverflows), 1);
+}
+
+#[test]
+fn under_frame_pressure_new_connections_are_refused_first() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    b.engine.set_pressure(true);
+    let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
+    assert!(answers.is_empty() && b.engine.connections() == 0);
+    assert_eq!(b.engine.counters().get(Counter::MemoryPressureRefused), 1);
+}
+
+#[test]
+fn a_draining_engine_refuses() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    b.engine.drain();
+    let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
+    assert!(answers[0].flags.contains(Flags::RST));
+}
+
+#[test]
+fn a_wrong_checksum_reaches_nobody() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let mut frame = b.frame(SERVER, 1000, Flags::SYN, (100, 0), None);
+    let last = frame.len() - 1;
+    frame.buffer_mut().unwrap()[last] ^= 0x40;
+    let (answers, _) = b.deliver(frame);
+    assert!(answers.is_empty() && b.engine.connections() == 0);
+    assert_eq!(b.engine.counters().get(Counter::InCsumErrors), 1);
+}

@@ -1,0 +1,511 @@
+//! The loop of one pinned core.
+//!
+//! rx burst → flow lookup → tcp → mptcp → app → schedule → tx burst → complete, refill,
+//! kick; then hand-offs, mail and timers. No allocation, lock or system call per packet:
+//! system calls come per batch (a kick), per idle period (poll) and per wake-up.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use smallvec::SmallVec;
+
+use super::engine::{Arrival, Engine, Outbound};
+use super::handoff::{HandOff, HandOffRings};
+use super::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
+use crate::app::App;
+use crate::buf::{Frame, FramePool};
+use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerReport};
+use crate::counters::Counter;
+use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
+use crate::mptcp::TxSink;
+use crate::time::Instant;
+
+/// Spin this long without work before sleeping: a request/response peer answers within
+/// it, and a sleep costs about as much as it saves.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// Sleep no longer than this, so that the heartbeat stays fresh.
+const SLEEP_MAX: Duration = Duration::from_millis(200);
+
+/// Renew the heartbeat this often; `steer` takes it as stale after a second.
+const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// New connections are refused while fewer than this share of the frames is free.
+const PRESSURE_SHARE: u32 = 8;
+
+/// Hand-offs taken per turn at the most: one ring.
+const HANDOFFS_PER_TURN: usize = 1024;
+
+/// Frames taken from one port per turn: a driver's usual NAPI budget.
+const RX_BATCH: usize = 64;
+
+/// How long and how often a closed port is asked for its frames.
+const CLOSE_WAIT: Duration = Duration::from_millis(50);
+const CLOSE_ROUNDS: usize = 40;
+
+/// One port of a worker: a queue of an interface.
+#[derive(Debug)]
+pub struct PortSlot<P> {
+    /// The port.
+    pub port: P,
+    /// Interface: the same number in every worker.
+    pub interface: PortId,
+    /// Which pool its frames come from.
+    pub pool: usize,
+    /// IP MTU.
+    pub mtu: u32,
+    /// Checksum policy on receive.
+    pub checksum: RxChecksum,
+    /// For reports.
+    pub name: String,
+    /// For reports.
+    pub ifindex: u32,
+    /// For reports.
+    pub queue: u32,
+    /// For reports.
+    pub mode_asked: PortMode,
+}
+
+/// Tells the outside that this worker lives.
+pub trait Heartbeat {
+    /// Called at least every [`SLEEP_MAX`] while the worker runs.
+    fn beat(&mut self);
+}
+
+/// The ports of a worker as the engine's sink.
+struct Sink<'a, P> {
+    ports: &'a mut [PortSlot<P>],
+    pools: &'a [FramePool],
+    /// Port that sends for each interface: its first queue here.
+    first: &'a [usize],
+}
+
+impl<P: Port> Sink<'_, P> {
+    fn slot(&self, port: PortId) -> Option<usize> {
+        self.first.get(usize::from(port.0)).copied()
+    }
+}
+
+impl<P: Port> TxSink for Sink<'_, P> {
+    fn alloc(&mut self, port: PortId) -> Option<Frame> {
+        let slot = &self.ports[self.slot(port)?];
+        self.pools[slot.pool].alloc()
+    }
+
+    fn send(&mut self, port: PortId, frame: &Frame) -> Tx {
+        let Some(index) = self.slot(port) else { return Tx::NoCarrier };
+        let slot = &mut self.ports[index];
+        slot.port.tx(&self.pools[slot.pool], frame)
+    }
+
+    fn room(&self, port: PortId) -> u32 {
+        self.slot(port).map_or(0, |index| self.ports[index].port.tx_free())
+    }
+
+    fn shares_frames(&self, a: PortId, b: PortId) -> bool {
+        match (self.slot(a), self.slot(b)) {
+            (Some(a), Some(b)) => self.ports[a].pool == self.ports[b].pool,
+            _ => false,
+        }
+    }
+}
+
+/// Everything a worker is built from.
+#[derive(Debug)]
+pub struct WorkerParts<P, H> {
+    /// Number of this worker.
+    pub index: usize,
+    /// Core it is pinned to.
+    pub core: usize,
+    /// Engine.
+    pub engine: Engine<App>,
+    /// Ports; every interface has at least one here.
+    pub ports: Vec<PortSlot<P>>,
+    /// Pools, one per UMEM group.
+    pub pools: Vec<FramePool>,
+    /// Rings to and from the other workers.
+    pub rings: HandOffRings,
+    /// Everybody's mailboxes, to wake sleepers; ours is `mailboxes[index]`.
+    pub mailboxes: Vec<Arc<Mailbox>>,
+    /// Who sleeps.
+    pub sleeping: Arc<[AtomicBool]>,
+    /// Events out.
+    pub events: Arc<EventQueue>,
+    /// Life sign.
+    pub heartbeat: H,
+    /// Idle policy.
+    pub idle: Idle,
+    /// Zero of the engine's clock.
+    pub epoch: std::time::Instant,
+}
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Worker<P, H> {
+    parts: WorkerParts<P, H>,
+    first: Vec<usize>,
+    batch: RxBatch,
+    handed: Vec<(u16, HandOff)>,
+    stop: bool,
+    wake: Vec<bool>,
+    busy_polls: u64,
+    sleeps: u64,
+    next_beat: Instant,
+}
+
+impl<P: Port, H: Heartbeat> Worker<P, H> {
+    /// A worker, not running yet.
+    #[must_use]
+    pub fn new(parts: WorkerParts<P, H>) -> Self {
+        let interfaces =
+            parts.ports.iter().map(|p| usize::from(p.interface.0) + 1).max().unwrap_or(0);
+        let first = (0..interfaces)
+            .map(|i| {
+                parts.ports.iter().position(|p| usize::from(p.interface.0) == i).unwrap_or(usize::MAX)
+            })
+            .collect();
+        let wake = vec![false; parts.mailboxes.len()];
+        Self {
+            first,
+            wake,
+            batch: RxBatch::new(RX_BATCH),
+            handed: Vec::with_capacity(RX_BATCH),
+            stop: false,
+            busy_polls: 0,
+            sleeps: 0,
+            next_beat: Instant::default(),
+            parts,
+        }
+    }
+
+    /// Runs until told to stop. Returns whether every frame came home.
+    pub fn run(mut self) -> bool {
+        for pool in &self.parts.pools {
+            pool.adopt();
+        }
+        for slot in &mut self.parts.ports {
+            slot.port.refill(&self.parts.pools[slot.pool]);
+        }
+        let mut idle_since: Option<Instant> = None;
+        while !self.stop {
+            let now = self.now();
+            if self.turn(now) {
+                self.busy_polls += 1;
+                idle_since = None;
+                continue;
+            }
+            let since = *idle_since.get_or_insert(now);
+            if self.parts.idle == Idle::Adaptive && now - since >= SPIN {
+                self.sleep(now);
+                idle_since = None;
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        self.shut_down()
+    }
+
+    fn now(&self) -> Instant {
+        let nanos = self.parts.epoch.elapsed().as_nanos();
+        Instant::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// One turn. True when there was anything to do.
+    fn turn(&mut self, now: Instant) -> bool {
+        if now >= self.next_beat {
+            self.parts.heartbeat.beat();
+            self.next_beat = now + HEARTBEAT;
+            self.check_pressure();
+        }
+        let mut worked = false;
+        for index in 0..self.parts.ports.len() {
+            worked |= self.receive(now, index);
+        }
+        worked |= self.take_handoffs(now);
+        worked |= self.take_mail(now);
+        if self.parts.engine.next_deadline().is_some_and(|d| d <= now) {
+            self.parts.engine.on_timers(now);
+            worked = true;
+        }
+        if self.parts.engine.has_work() {
+            let mut sink = Sink {
+                ports: &mut self.parts.ports,
+                pools: &self.parts.pools,
+                first: &self.first,
+            };
+            self.parts.engine.run(now, &mut sink);
+            worked = true;
+        }
+        for slot in &mut self.parts.ports {
+            let pool = &self.parts.pools[slot.pool];
+            slot.port.flush();
+            slot.port.complete(pool);
+            slot.port.refill(pool);
+        }
+        for pool in &self.parts.pools {
+            pool.collect_returned();
+        }
+        self.send_outbound();
+        self.send_events();
+        worked
+    }
+
+    fn receive(&mut self, now: Instant, index: usize) -> bool {
+        let slot = &mut self.parts.ports[index];
+        let n = slot.port.rx_burst(&self.parts.pools[slot.pool], &mut self.batch);
+        if n == 0 {
+            return false;
+        }
+        let arrival =
+            Arrival { port: slot.interface, mtu: slot.mtu, checksum: slot.checksum, from: None };
+        let Self { parts, batch, first, .. } = self;
+        let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+        for received in batch.drain() {
+            let handed = parts.engine.on_frame(now, arrival, received.frame, &mut sink);
+            if let Some((worker, message)) = handed {
+                self.handed.push((worker, message));
+            }
+        }
+        self.send_handed();
+        true
+    }
+
+    fn send_handed(&mut self) {
+        for (worker, message) in self.handed.drain(..) {
+            if self.parts.rings.send(worker, message).is_err() {
+                self.parts.engine.counters_mut().inc(Counter::HandOffFull);
+            } else {
+                self.wake[usize::from(worker)] = true;
+            }
+        }
+    }
+
+    fn take_handoffs(&mut self, now: Instant) -> bool {
+        for taken in 0..HANDOFFS_PER_TURN {
+            let Some(message) = self.parts.rings.receive() else { return taken > 0 };
+            match message {
+                HandOff::Frame { port, from, frame } => {
+                    self.parts.engine.counters_mut().inc(Counter::HandOffRx);
+                    let Some(&first) = self.first.get(usize::from(port.0)) else { continue };
+                    let slot = &self.parts.ports[first];
+                    let arrival =
+                        Arrival { port, mtu: slot.mtu, checksum: slot.checksum, from: Some(from) };
+                    let Self { parts, first, .. } = self;
+                    let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+                    // A flow whose owner changed meanwhile: the peer sends again.
+                    let _ = parts.engine.on_frame(now, arrival, frame, &mut sink);
+                }
+                HandOff::Claim { tuple, owner } => {
+                    self.parts.engine.on_route(&tuple, owner, true);
+                }
+                HandOff::Release { tuple, owner } => {
+                    self.parts.engine.on_route(&tuple, owner, false);
+                }
+            }
+        }
+        true
+    }
+
+    fn send_outbound(&mut self) {
+        let owner = u16::try_from(self.parts.index).expect("workers are counted in u16");
+        let mut lost = 0;
+        for Outbound::Route { worker, tuple, claim } in self.parts.engine.take_outbound() {
+            let message = |tuple| match claim {
+                true => HandOff::Claim { tuple, owner },
+                false => HandOff::Release { tuple, owner },
+            };
+            let one = worker.into_iter();
+            let all = self.parts.rings.peers().filter(|_| worker.is_none());
+            for peer in one.chain(all) {
+                match self.parts.rings.send(peer, message(tuple)) {
+                    Ok(()) => self.wake[usize::from(peer)] = true,
+                    Err(_) => lost += 1,
+                }
+            }
+        }
+        if lost > 0 {
+            self.parts.engine.counters_mut().add(Counter::HandOffFull, lost);
+        }
+        for peer in 0..self.wake.len() {
+            if std::mem::take(&mut self.wake[peer])
+                && self.parts.sleeping[peer].load(Ordering::SeqCst)
+            {
+                self.parts.mailboxes[peer].wake();
+            }
+        }
+    }
+
+    fn send_events(&mut self) {
+        let mut any = false;
+        while let Some((name, event)) = self.parts.engine.pop_event() {
+            any = true;
+            if !self.parts.events.push(self.parts.index, name, event) {
+                self.parts.engine.counters_mut().inc(Counter::EventDrop);
+            }
+        }
+        if any {
+            self.parts.events.wake();
+        }
+    }
+
+    fn check_pressure(&mut self) {
+        let short = self
+            .parts
+            .pools
+            .iter()
+            .any(|pool| pool.available() < pool.frames() / PRESSURE_SHARE);
+        self.parts.engine.set_pressure(short);
+    }
+
+    fn take_mail(&mut self, now: Instant) -> bool {
+        let mailbox = self.parts.mailboxes[self.parts.index].clone();
+        let mut any = false;
+        while let Some(mail) = mailbox.receive() {
+            any = true;
+            self.handle(now, mail);
+        }
+        any
+    }
+
+    fn handle(&mut self, now: Instant, mail: Mail) {
+        let engine = &mut self.parts.engine;
+        // An answer that nobody waits for any more is no error of the worker.
+        match mail {
+            Mail::Connect { name, path, app, answer } => {
+                let _ = answer.send(engine.connect(now, &name, path, app));
+            }
+            Mail::Order { token, order, answer } => {
+                let _ = answer.send(engine.order(now, token, order));
+            }
+            Mail::Carrier { port, up } => {
+                for slot in self.parts.ports.iter_mut().filter(|s| s.interface == port) {
+                    slot.port.set_carrier(up);
+                }
+                engine.on_carrier(now, port, up);
+            }
+            Mail::Neighbour { port, remote, mac } => engine.on_neighbour(port, remote, mac),
+            Mail::Services(services) => engine.set_services(services),
+            Mail::Snapshot { offset, limit, answer } => {
+                let _ = answer.send(self.snapshot(now, offset, limit));
+            }
+            Mail::Drain => engine.drain(),
+            Mail::AbortAll => engine.abort_all(now),
+            Mail::Stop => self.stop = true,
+        }
+    }
+
+    fn snapshot(&self, now: Instant, offset: usize, limit: usize) -> Snapshot {
+        let engine = &self.parts.engine;
+        let conns: Vec<ConnReport> = engine
+            .conns(now, offset, limit)
+            .into_iter()
+            .map(|(name, info)| ConnReport {
+                worker: self.parts.index,
+                service: name.to_string(),
+                info,
+            })
+            .collect();
+        Snapshot {
+            worker: WorkerReport {
+                core: self.parts.core,
+                connections: engine.connections() as u64,
+                flows: engine.flows() as u64,
+                time_wait: engine.time_wait() as u64,
+                busy_polls: self.busy_polls,
+                sleeps: self.sleeps,
+            },
+            counters: engine.counters().clone(),
+            ports: self.parts.ports.iter().map(|slot| self.port_report(slot)).collect(),
+            pools: self
+                .parts
+                .pools
+                .iter()
+                .enumerate()
+                .map(|(group, pool)| PoolReport {
+                    worker: self.parts.index,
+                    group,
+                    frames: pool.accounting(),
+                })
+                .collect(),
+            conns,
+        }
+    }
+
+    fn port_report(&self, slot: &PortSlot<P>) -> PortReport {
+        let caps = slot.port.caps();
+        PortReport {
+            interface: slot.name.clone(),
+            ifindex: slot.ifindex,
+            queue: slot.queue,
+            worker: self.parts.index,
+            mode_asked: slot.mode_asked,
+            zero_copy: caps.zero_copy,
+            stats: slot.port.stats(),
+        }
+    }
+
+    /// Sleeps until a packet, mail, a hand-off or a timer.
+    fn sleep(&mut self, now: Instant) {
+        let index = self.parts.index;
+        self.parts.sleeping[index].store(true, Ordering::SeqCst);
+        // Whoever sends after this store sees it and writes the eventfd; whoever sent
+        // before it is seen here.
+        let ready = self.parts.rings.is_ready() || self.parts.mailboxes[index].is_ready();
+        if !ready {
+            let mut timeout = SLEEP_MAX;
+            if let Some(deadline) = self.parts.engine.next_deadline() {
+                timeout = timeout.min(deadline - now);
+            }
+            self.sleeps += 1;
+            wait(&self.parts.mailboxes[index], self.parts.ports.iter().filter_map(|s| s.port.poll_fd()), timeout);
+        }
+        self.parts.sleeping[index].store(false, Ordering::SeqCst);
+        self.parts.mailboxes[index].clear_wake();
+    }
+
+    /// Aborts what lives, lets the last segments leave, takes every frame back.
+    fn shut_down(mut self) -> bool {
+        let now = self.now();
+        self.parts.engine.abort_all(now);
+        self.turn(now);
+        let index = self.parts.index;
+        let WorkerParts { engine, mut ports, pools, .. } = self.parts;
+        drop(engine);
+        drop(self.batch);
+        // A zero-copy driver may write to its frames for a moment longer.
+        for _ in 0..CLOSE_ROUNDS {
+            let held: u32 = ports.iter_mut().map(|s| s.port.reclaim_all(&pools[s.pool])).sum();
+            if held == 0 {
+                break;
+            }
+            std::thread::sleep(CLOSE_WAIT);
+        }
+        drop(ports);
+        let mut whole = true;
+        for pool in &pools {
+            pool.collect_returned();
+            let frames = pool.accounting();
+            if frames.free != frames.total() {
+                tracing::error!(worker = index, ?frames, "frames leaked");
+                whole = false;
+            }
+        }
+        whole
+    }
+}
+
+fn wait<'a>(
+    mailbox: &'a Mailbox,
+    ports: impl Iterator<Item = BorrowedFd<'a>>,
+    timeout: Duration,
+) {
+    let mut fds: SmallVec<[PollFd<'_>; 16]> = SmallVec::new();
+    fds.push(PollFd::new(mailbox.as_fd(), PollFlags::POLLIN));
+    fds.extend(ports.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    // EINTR is a wake-up like any other.
+    let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
+}
