@@ -139,6 +139,8 @@ counters! {
     RmAddrDrop,
     /// REMOVE_ADDR sent.
     RmAddrTx,
+    /// REMOVE_ADDR could not be sent.
+    RmAddrTxDrop,
     /// Subflow removed because of REMOVE_ADDR.
     RmSubflow,
     /// MP_PRIO sent.

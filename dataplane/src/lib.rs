@@ -15,8 +15,11 @@
 
 pub mod buf;
 pub mod checksum;
+pub mod control;
 pub mod counters;
 pub mod io;
+pub mod mptcp;
 pub mod offload;
+pub mod tcp;
 pub mod time;
 pub mod wire;

@@ -1,0 +1,351 @@
+//! Addresses: ours to announce, the peer's to learn (RFC 8684 §3.4).
+//!
+//! Each announced address has its own timer: one that is never echoed does not hold back
+//! the others.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::api::{Cx, SubflowId};
+use super::connection::Core;
+use super::event::Event;
+use super::key;
+use crate::counters::Counter;
+use crate::time::Instant;
+use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
+use crate::wire::types::AddressId;
+
+/// Transmissions of an ADD_ADDR without echo: one and three repetitions.
+const ADD_ADDR_SENT_MAX: u8 = 4;
+/// Own addresses announced per connection.
+const LOCAL_MAX: usize = 16;
+/// Remote endpoints whose join failed that are remembered.
+const FAILED_MAX: usize = 16;
+
+/// An address of ours.
+#[derive(Copy, Clone, Debug)]
+struct Announced {
+    id: AddressId,
+    addr: IpAddr,
+    port: Option<u16>,
+    sent: u8,
+    /// Next transmission; `None` once echoed or given up.
+    next: Option<Instant>,
+}
+
+/// An address of the peer.
+#[derive(Copy, Clone, Debug)]
+struct Remote {
+    id: AddressId,
+    addr: IpAddr,
+    port: Option<u16>,
+}
+
+/// What both sides know about addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    announced: Vec<Announced>,
+    remote: Vec<Remote>,
+    failed: Vec<SocketAddr>,
+    initial: Option<SocketAddr>,
+}
+
+impl Addresses {
+    pub(crate) fn initial(&mut self, remote: SocketAddr) {
+        self.initial = Some(remote);
+        self.learned(AddressId::INITIAL, remote);
+    }
+
+    pub(crate) fn is_initial(&self, remote: SocketAddr) -> bool {
+        self.initial == Some(remote)
+    }
+
+    /// A MP_JOIN named an address.
+    pub(crate) fn learned(&mut self, id: AddressId, remote: SocketAddr) {
+        if self.remote.iter().all(|r| r.id != id) && self.remote.len() < usize::from(u8::MAX) {
+            self.remote.push(Remote {
+                id,
+                addr: remote.ip(),
+                port: None,
+            });
+        }
+    }
+
+    pub(crate) fn remote_id_of(&self, addr: IpAddr) -> Option<AddressId> {
+        self.remote.iter().find(|r| r.addr == addr).map(|r| r.id)
+    }
+
+    /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
+    /// is announced again), unless the reset said that it was for lack of resources.
+    pub(crate) fn join_failed(&mut self, remote: SocketAddr, reason: Option<u8>) {
+        let transient = reason == Some(reset_reason::LACK_OF_RESOURCES);
+        if !transient && !self.is_initial(remote) && !self.failed.contains(&remote) {
+            if self.failed.len() == FAILED_MAX {
+                self.failed.remove(0);
+            }
+            self.failed.push(remote);
+        }
+    }
+
+    pub(crate) fn has_failed(&self, remote: SocketAddr) -> bool {
+        self.failed.contains(&remote)
+    }
+
+    /// When an announcement is due.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.announced.iter().filter_map(|a| a.next).min()
+    }
+}
+
+impl Core {
+    /// Starts announcing an address.
+    pub(crate) fn announce(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: AddressId,
+        addr: IpAddr,
+        port: Option<u16>,
+    ) {
+        if !self.is_mptcp() || self.is_over() {
+            return;
+        }
+        let list = &mut self.addresses.announced;
+        let known = list.iter().position(|a| a.id == id);
+        if known.is_none() && list.len() >= LOCAL_MAX {
+            cx.counters.inc(Counter::AddAddrTxDrop);
+            return;
+        }
+        let entry = Announced {
+            id,
+            addr,
+            port,
+            sent: 0,
+            next: Some(cx.now),
+        };
+        match known {
+            // An identifier keeps its address; announced anew, it is sent anew.
+            Some(at) => list[at] = entry,
+            None => list.push(entry),
+        }
+        self.send_announcements(cx);
+    }
+
+    /// Queues every ADD_ADDR that is due.
+    pub(crate) fn send_announcements(&mut self, cx: &mut Cx<'_>) {
+        if !self.fully_established || !self.is_mptcp() {
+            return;
+        }
+        let (Some(local), Some(remote)) = (self.local, self.remote) else {
+            return;
+        };
+        for n in 0..self.addresses.announced.len() {
+            let entry = self.addresses.announced[n];
+            if entry.next.is_none_or(|at| at > cx.now) {
+                continue;
+            }
+            let mut next = None;
+            if entry.sent < ADD_ADDR_SENT_MAX {
+                // Another subflow each time: the first may be the reason for the silence.
+                let subflow = self.nth_signal_subflow(usize::from(entry.sent));
+                let option = MptcpOption::AddAddr {
+                    echo: false,
+                    address_id: entry.id,
+                    addr: entry.addr,
+                    port: entry.port,
+                    hmac: Some(key::add_addr_hmac(
+                        local.key, remote.key, entry.id, entry.addr, entry.port,
+                    )),
+                };
+                let queued = subflow.is_some_and(|i| {
+                    let s = &mut self.subflows[i];
+                    s.signal(option) && {
+                        s.tcp.ack_now();
+                        true
+                    }
+                });
+                cx.counters.inc(if queued {
+                    Counter::AddAddrTx
+                } else {
+                    Counter::AddAddrTxDrop
+                });
+                next = Some(cx.now + cx.config.add_addr_timeout * (1 << entry.sent.min(8)));
+            }
+            let entry = &mut self.addresses.announced[n];
+            entry.sent = entry.sent.saturating_add(1);
+            entry.next = next;
+        }
+    }
+
+    /// ADD_ADDR from the peer.
+    pub(crate) fn on_add_addr(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        id: AddressId,
+        addr: IpAddr,
+        port: Option<u16>,
+        hmac: Option<u64>,
+    ) {
+        let (Some(local), Some(remote)) = (self.local, self.remote) else {
+            return;
+        };
+        let expected = key::add_addr_hmac(remote.key, local.key, id, addr, port);
+        let genuine = hmac.is_some_and(|h| key::same(h.to_be_bytes(), expected.to_be_bytes()));
+        let list = &mut self.addresses.remote;
+        let known = list.iter().position(|r| r.id == id);
+        // An identifier keeps its address until it is withdrawn.
+        let contradicts = known.is_some_and(|at| list[at].addr != addr);
+        let full = known.is_none() && list.len() > usize::from(cx.config.remote_addresses_max);
+        if !genuine || contradicts || full {
+            cx.counters.inc(Counter::AddAddrDrop);
+            return;
+        }
+        cx.counters.inc(Counter::AddAddr);
+        if port.is_some() {
+            cx.counters.inc(Counter::PortAdd);
+        }
+        let entry = Remote { id, addr, port };
+        match known {
+            Some(at) => list[at] = entry,
+            None => list.push(entry),
+        }
+        self.addresses.failed.retain(|f| f.ip() != addr);
+        let echo = MptcpOption::AddAddr {
+            echo: true,
+            address_id: id,
+            addr,
+            port,
+            hmac: None,
+        };
+        let s = &mut self.subflows[i];
+        let queued = s.signal(echo);
+        s.tcp.ack_now();
+        let subflow = s.id;
+        cx.counters.inc(if queued {
+            Counter::EchoAddTx
+        } else {
+            Counter::AddAddrTxDrop
+        });
+        cx.actions.events.push(Event::Announced {
+            token: self.id,
+            address_id: id.0,
+            address: addr,
+            port,
+            subflow,
+        });
+    }
+
+    /// The peer echoed an announcement of ours.
+    pub(crate) fn on_echo(&mut self, cx: &mut Cx<'_>, id: AddressId, addr: IpAddr) {
+        cx.counters.inc(Counter::EchoAdd);
+        let token = self.id;
+        let list = &mut self.addresses.announced;
+        let waiting = list
+            .iter_mut()
+            .find(|a| a.id == id && a.addr == addr && a.next.is_some());
+        if let Some(entry) = waiting {
+            entry.next = None;
+            cx.actions.events.push(Event::Echoed {
+                token,
+                address_id: id.0,
+            });
+        }
+    }
+
+    /// REMOVE_ADDR from the peer: what is known is forgotten; subflows to it are probed and
+    /// stay only if they answer (RFC 8684 §3.4.2).
+    pub(crate) fn on_remove_addr(&mut self, cx: &mut Cx<'_>, ids: AddressIds) {
+        for id in ids.iter() {
+            let list = &mut self.addresses.remote;
+            let known = list.iter().position(|r| r.id == id);
+            let used = self.subflows.iter().any(|s| s.remote_id() == id);
+            if known.is_none() && !used {
+                cx.counters.inc(Counter::RmAddrDrop);
+                continue;
+            }
+            if let Some(at) = known {
+                list.remove(at);
+            }
+            cx.counters.inc(Counter::RmAddr);
+            cx.actions.events.push(Event::Removed {
+                token: self.id,
+                address_id: id.0,
+            });
+            for i in 0..self.subflows.len() {
+                let s = &mut self.subflows[i];
+                if s.remote_id() == id && s.death.is_none() {
+                    let patience = s.tcp.rto() * 3;
+                    s.withdrawn = Some(cx.now + patience);
+                    s.probe_due = true;
+                    self.reinject_outstanding(i);
+                }
+            }
+        }
+    }
+
+    /// Withdraws addresses of ours.
+    pub(crate) fn remove_addresses(&mut self, cx: &mut Cx<'_>, ids: &[AddressId]) {
+        self.addresses.announced.retain(|a| !ids.contains(&a.id));
+        if !self.is_mptcp() || self.is_over() {
+            return;
+        }
+        for chunk in ids.chunks(AddressIds::MAX.min(20)) {
+            let Some(ids) = AddressIds::new(chunk) else {
+                continue;
+            };
+            let carrier = self
+                .signal_subflows()
+                .find(|i| !chunk.contains(&self.subflows[*i].local_id()));
+            if let Some(i) = carrier
+                && self.subflows[i].signal(MptcpOption::RemoveAddr { ids })
+            {
+                self.subflows[i].tcp.ack_now();
+                cx.counters.inc(Counter::RmAddrTx);
+            } else {
+                // The last subflow goes with its address: its RST says enough.
+                cx.counters.inc(Counter::RmAddrTxDrop);
+            }
+        }
+        for i in 0..self.subflows.len() {
+            let s = &self.subflows[i];
+            if ids.contains(&s.local_id()) && s.death.is_none() {
+                cx.counters.inc(Counter::RmSubflow);
+                self.kill(i, Some(reset_reason::UNSPECIFIED), "local address removed");
+            }
+        }
+    }
+
+    /// Local request for priority.
+    pub(crate) fn set_backup(&mut self, cx: &mut Cx<'_>, subflow: SubflowId, backup: bool) {
+        let Some(i) = self.index_of(subflow) else {
+            return;
+        };
+        let mptcp = self.is_mptcp();
+        let s = &mut self.subflows[i];
+        if s.backup_local == backup {
+            return;
+        }
+        s.backup_local = backup;
+        if mptcp && s.is_established() {
+            s.signals
+                .retain(|o| !matches!(o, MptcpOption::MpPrio { .. }));
+            if s.signal(MptcpOption::MpPrio { backup }) {
+                s.tcp.ack_now();
+                cx.counters.inc(Counter::MPPrioTx);
+            }
+        }
+    }
+
+    /// MP_PRIO from the peer.
+    pub(crate) fn on_prio(&mut self, cx: &mut Cx<'_>, i: usize, backup: bool) {
+        cx.counters.inc(Counter::MPPrioRx);
+        let s = &mut self.subflows[i];
+        if s.backup_remote != backup {
+            s.backup_remote = backup;
+            cx.actions.events.push(Event::SubflowPriority {
+                token: self.id,
+                subflow: s.id,
+                backup,
+            });
+        }
+    }
+}

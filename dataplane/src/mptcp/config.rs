@@ -1,0 +1,210 @@
+//! What an operator decides about connections, and the secrets a worker keeps.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+
+use crate::tcp::TcpConfig;
+use crate::time::Instant;
+use crate::wire::types::FourTuple;
+
+/// Policy for the DSS checksum (RFC 8684 §3.1, flag A).
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChecksumPolicy {
+    /// Require checksums on every connection.
+    Always,
+    /// Use them when the peer asks.
+    #[default]
+    IfRequested,
+    /// Refuse them: a peer that requires them is served as plain TCP.
+    Never,
+}
+
+/// Which subflow carries the next data.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchedulerKind {
+    /// The lowest smoothed RTT among the subflows with room.
+    #[default]
+    MinRtt,
+}
+
+/// Per-connection settings. One value is shared by every connection of a service.
+#[derive(Clone, Debug)]
+pub struct MptcpConfig {
+    /// Whether MP_CAPABLE is sent and answered at all.
+    pub enabled: bool,
+    /// DSS checksum policy.
+    pub checksum: ChecksumPolicy,
+    /// Scheduler.
+    pub scheduler: SchedulerKind,
+    /// Subflow settings; `mss` and `option_room` are overwritten per path.
+    pub tcp: TcpConfig,
+    /// In-order bytes the application may leave unread: the connection-level window.
+    pub recv_buffer_bytes: u32,
+    /// Frames the receive side of one connection may pin.
+    pub recv_buffer_frames: u32,
+    /// Unacknowledged bytes the send queue may own.
+    pub send_buffer_bytes: u32,
+    /// Subflows of one connection, both directions together.
+    pub subflows_max: u8,
+    /// Addresses accepted from the peer.
+    pub remote_addresses_max: u8,
+    /// Sets flag C: the peer must not open subflows to the initial address.
+    pub deny_join_initial: bool,
+    /// MP_CAPABLE SYNs before a plain SYN is tried (RFC 8684 §3.7).
+    pub capable_syns: u8,
+    /// How long a connection without a subflow waits for a new one.
+    pub subflowless_timeout: Duration,
+    /// How long a local close may take before it becomes an abort.
+    pub close_timeout: Duration,
+    /// First retransmission of an ADD_ADDR without echo.
+    pub add_addr_timeout: Duration,
+    /// How long one side of a finished half-close may stay silent; zero is for ever.
+    pub half_close_timeout: Duration,
+}
+
+impl Default for MptcpConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            checksum: ChecksumPolicy::default(),
+            scheduler: SchedulerKind::default(),
+            tcp: TcpConfig::default(),
+            recv_buffer_bytes: 4 << 20,
+            recv_buffer_frames: 4096,
+            send_buffer_bytes: 4 << 20,
+            subflows_max: 8,
+            remote_addresses_max: 8,
+            deny_join_initial: false,
+            capable_syns: 3,
+            subflowless_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(60),
+            // Linux retransmits after 2 minutes by default; a lost ADD_ADDR should not
+            // cost a short connection its second path.
+            add_addr_timeout: Duration::from_secs(1),
+            half_close_timeout: Duration::ZERO,
+        }
+    }
+}
+
+/// Which of how many workers this is. Own keys are drawn so that
+/// `token % count == index`: any worker can tell from a MP_JOIN who owns the connection.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct WorkerShare {
+    /// This worker.
+    pub index: u32,
+    /// All workers; never zero.
+    pub count: u32,
+}
+
+impl WorkerShare {
+    /// The only worker there is.
+    pub const SOLE: WorkerShare = WorkerShare { index: 0, count: 1 };
+}
+
+/// Keys of the worker's keyed functions. Drawn once at start; `Debug` shows nothing.
+#[derive(Clone)]
+pub struct Secrets {
+    iss: [u8; 16],
+    timestamp: [u8; 16],
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+impl Secrets {
+    /// Draws fresh secrets.
+    pub fn draw(rng: &mut impl rand::RngCore) -> Self {
+        let mut secrets = Self {
+            iss: [0; 16],
+            timestamp: [0; 16],
+        };
+        rng.fill_bytes(&mut secrets.iss);
+        rng.fill_bytes(&mut secrets.timestamp);
+        secrets
+    }
+
+    /// Initial send sequence number: a clock plus a keyed hash of the four-tuple
+    /// (RFC 6528 §3).
+    #[must_use]
+    pub fn initial_sequence(&self, now: Instant, tuple: &FourTuple) -> u32 {
+        // RFC 9293 §3.4.1: the clock ticks every 4 microseconds. One tick per
+        // 4096 ns spares a division and wraps every 4.9 hours.
+        let clock = now.as_nanos() >> 12;
+        let hash = hash_tuple(&self.iss, tuple).wrapping_add(clock);
+        low32(hash)
+    }
+
+    /// Offset of the timestamp clock towards one peer (RFC 7323 §7.1): keyed by the
+    /// addresses only, so that TIME-WAIT recycling still sees time advance.
+    #[must_use]
+    pub fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
+        let mut hasher = SipHasher13::new_with_key(&self.timestamp);
+        write_ip(&mut hasher, tuple.local.ip());
+        write_ip(&mut hasher, tuple.remote.ip());
+        low32(hasher.finish())
+    }
+}
+
+fn low32(value: u64) -> u32 {
+    let [a, b, c, d, ..] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn hash_tuple(key: &[u8; 16], tuple: &FourTuple) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    for end in [tuple.local, tuple.remote] {
+        write_socket(&mut hasher, end);
+    }
+    hasher.finish()
+}
+
+fn write_socket(hasher: &mut SipHasher13, end: SocketAddr) {
+    write_ip(hasher, end.ip());
+    hasher.write_u16(end.port());
+}
+
+fn write_ip(hasher: &mut SipHasher13, ip: IpAddr) {
+    match ip {
+        IpAddr::V4(ip) => hasher.write(&ip.octets()),
+        IpAddr::V6(ip) => hasher.write(&ip.octets()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    fn tuple(port: u16) -> FourTuple {
+        FourTuple {
+            local: SocketAddr::from(([10, 0, 0, 1], port)),
+            remote: SocketAddr::from(([10, 0, 0, 2], 80)),
+        }
+    }
+
+    #[test]
+    fn initial_sequences_differ_by_tuple_and_grow_with_time() {
+        let secrets = Secrets::draw(&mut rand::rngs::StdRng::seed_from_u64(1));
+        let at = |ns, port| secrets.initial_sequence(Instant::from_nanos(ns), &tuple(port));
+        assert_ne!(at(0, 1), at(0, 2));
+        assert_eq!(at(4096 * 1000, 1), at(0, 1).wrapping_add(1000));
+    }
+
+    #[test]
+    fn timestamp_offset_ignores_ports() {
+        let secrets = Secrets::draw(&mut rand::rngs::StdRng::seed_from_u64(1));
+        assert_eq!(
+            secrets.timestamp_offset(&tuple(1)),
+            secrets.timestamp_offset(&tuple(2))
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! Going on as plain TCP (RFC 8684 §3.7).
+//!
+//! Possible while one subflow has carried everything in order: then the subflow's stream is
+//! the connection's. Otherwise the subflow is reset and its data goes elsewhere.
+//!
+//! After the fallback the subflow's acknowledgments free the send queue, and received bytes
+//! are delivered as they come, mappings or not.
+
+use super::api::Cx;
+use super::connection::{Core, Mode};
+use super::event::Event;
+use super::mapping::Mapping;
+use super::subflow::{Phase, Subflow};
+use crate::counters::Counter;
+use crate::wire::mptcp::{MptcpOption, reset_reason};
+
+/// Segments without MPTCP options in a row, on the only subflow, that mean that options are
+/// being stripped. A single one may be the half of a split segment.
+const BARE_MAX: u8 = 3;
+/// MP_FAIL on ACKs before its loss is the peer's problem.
+const FAIL_SENT_MAX: u8 = 8;
+
+impl Core {
+    /// Whether subflow `i` alone has carried everything, in order, both ways.
+    fn may_fall_back(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        let others = |o: &Subflow| {
+            o.id != s.id && matches!(o.phase, Phase::Established | Phase::PreEstablished)
+        };
+        let contiguous = {
+            let mut next = None;
+            s.sent.iter().all(|t| {
+                let fits = next.is_none_or(|n| n == t.off);
+                next = Some(t.off + u64::from(t.len));
+                fits
+            })
+        };
+        !self.was_multipath
+            && contiguous
+            && self.reassembly.bytes() == 0
+            && !self.subflows.iter().any(others)
+    }
+
+    /// Falls back on subflow `i`, or resets it where that is not possible.
+    pub(crate) fn fall_back(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {
+        if self.mode == Mode::Tcp {
+            return;
+        }
+        if !self.may_fall_back(i) {
+            cx.counters.inc(match reason {
+                Counter::DssFallback | Counter::DSSCorruptionFallback => {
+                    Counter::DSSCorruptionReset
+                }
+                _ => Counter::FallbackFailed,
+            });
+            self.kill(i, Some(reset_reason::MIDDLEBOX), "MPTCP options are lost");
+            return;
+        }
+        cx.counters.inc(reason);
+        self.mode = Mode::Tcp;
+        self.fallback = Some(reason);
+        self.infinite_map_due = true;
+        self.data_rto = None;
+        self.reinject.clear();
+        for other in 0..self.subflows.len() {
+            if other != i {
+                self.kill(
+                    other,
+                    Some(reset_reason::MPTCP_SPECIFIC),
+                    "the connection fell back",
+                );
+            }
+        }
+        let s = &mut self.subflows[i];
+        s.rx.forget();
+        s.data_fin_due = false;
+        s.signals.clear();
+        // Behind a mapping already declared the rest of its burst keeps it.
+        let acked = s.acked_to;
+        self.acknowledge_stream(cx, acked);
+        cx.actions.events.push(Event::FellBack {
+            token: self.id,
+            reason: reason.as_str().to_owned(),
+        });
+        self.deliver_plain(cx, i);
+    }
+
+    /// Everything that TCP has in order goes to the stream.
+    pub(crate) fn deliver_plain(&mut self, cx: &mut Cx<'_>, i: usize) {
+        let chain = self.subflows[i].rx.take_all();
+        if chain.is_empty() {
+            return;
+        }
+        let off = self.reassembly.nxt();
+        // TCP's own window bounds this: what it acknowledged must not be dropped.
+        self.reassembly.offer(chain.len() as u64);
+        self.rx_news |= self
+            .reassembly
+            .insert(off, chain, &mut self.rx, cx.counters);
+    }
+
+    /// A mapping's checksum is wrong: something rewrites payload.
+    pub(crate) fn on_bad_checksum(&mut self, cx: &mut Cx<'_>, i: usize, mapping: &Mapping) {
+        cx.counters.inc(Counter::DataCsumErr);
+        let dsn = self.rcv_space.dsn(mapping.off).0;
+        cx.counters.inc(Counter::MPFailTx);
+        if self.may_fall_back(i) && mapping.off == self.reassembly.nxt() {
+            // The changed bytes are what plain TCP would have delivered; they must not be
+            // DATA_ACKed (RFC 8684 §3.7).
+            self.send_data_acks = false;
+            self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
+            self.subflows[i].tcp.ack_now();
+            self.fall_back(cx, i, Counter::DssFallback);
+        } else {
+            self.subflows[i].rx.discard(mapping);
+            self.subflows[i].reset_fail = Some(dsn);
+            self.kill(i, Some(reset_reason::MIDDLEBOX), "wrong DSS checksum");
+        }
+    }
+
+    /// MP_FAIL from the peer.
+    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
+        cx.counters.inc(Counter::MPFailRx);
+        if self.mode == Mode::Tcp {
+            // The answer to ours, or a repetition; ours was answered when we fell back.
+            self.subflows[i].fail = None;
+            self.send_data_acks = false;
+            return;
+        }
+        if self.may_fall_back(i) {
+            // RFC 8684 §3.7: answered by MP_FAIL in the other direction.
+            cx.counters.inc(Counter::MPFailTx);
+            let s = &mut self.subflows[i];
+            s.fail = Some((dsn, 1));
+            s.tcp.ack_now();
+        }
+        self.fall_back(cx, i, Counter::DssFallback);
+    }
+
+    /// An infinite mapping from the peer: it has fallen back.
+    pub(crate) fn on_infinite_mapping(&mut self, cx: &mut Cx<'_>, i: usize) {
+        cx.counters.inc(Counter::InfiniteMapRx);
+        self.fall_back(cx, i, Counter::DssFallback);
+        if self.mode == Mode::Tcp {
+            self.subflows[i].fail = None;
+            // RFC 8684 §3.7: DATA_ACKs stop.
+            self.send_data_acks = false;
+        }
+    }
+
+    /// Judges a segment by the options that it lacks.
+    pub(crate) fn check_bare(&mut self, cx: &mut Cx<'_>, i: usize, has_mptcp: bool, acked: bool) {
+        let Some(s) = self.subflows.get_mut(i) else {
+            return;
+        };
+        if self.mode == Mode::Tcp || s.phase != Phase::Established || s.death.is_some() {
+            return;
+        }
+        let unmapped = s.rx.held_bytes() > 0 && !s.rx.front_is_mapped();
+        if has_mptcp {
+            s.bare = 0;
+            return;
+        }
+        // Data acknowledged without DATA_ACK, none ever seen here (RFC 8684 §3.7).
+        let silent = acked && !s.confirmed;
+        if !unmapped && !silent {
+            return;
+        }
+        s.bare = s.bare.saturating_add(1);
+        if s.initial && !s.dss_seen && !self.was_multipath {
+            self.fall_back(cx, i, Counter::MPCapableDataFallback);
+        } else if s.bare >= BARE_MAX {
+            self.options_vanished(cx, i);
+        }
+    }
+
+    /// Too many bytes wait for a mapping, or options have vanished for good.
+    pub(crate) fn options_vanished(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if self.may_fall_back(i) && self.subflows[i].initial {
+            // Without this signal a peer whose options arrive here, while ours do not
+            // arrive there, could not know; where none pass it is harmless.
+            let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
+            cx.counters.inc(Counter::MPFailTx);
+            self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
+        }
+        self.fall_back(cx, i, Counter::DssFallback);
+    }
+
+    /// MP_FAIL to attach to an ACK.
+    pub(crate) fn next_fail(&mut self, i: usize) -> Option<MptcpOption> {
+        let s = &mut self.subflows[i];
+        let (dsn, left) = s.fail?;
+        s.fail = (left > 1).then(|| (dsn, left - 1));
+        Some(MptcpOption::MpFail { dsn })
+    }
+}

@@ -1,0 +1,445 @@
+//! Packets in: TCP first, then the MPTCP options of valid segments, then data.
+
+use super::api::{CloseReason, Cx, SubflowId};
+use super::connection::{Core, Mode};
+use super::event::Event;
+use super::mapping::{Declared, Mapping, MappingChecksum, Step};
+use super::subflow::Phase;
+use crate::buf::Chain;
+use crate::counters::Counter;
+use crate::tcp::{ResetCause, SegmentIn, State};
+use crate::wire::icmp::{IcmpError, IcmpKind};
+use crate::wire::mptcp::{
+    DataAck, Dss, DssMapping, MptcpOption, reset_reason, verify_dss_checksum,
+};
+use crate::wire::packet::TcpPacket;
+use crate::wire::tcp::Flags;
+
+/// Linux's net.mptcp.stale_loss_cnt is 4; two timeouts in a row without progress are a
+/// fraction of a second and have moved everything elsewhere already.
+pub(crate) const STALE_RTOS: u32 = 2;
+
+impl Core {
+    /// A segment of subflow `id`.
+    pub(crate) fn on_packet(
+        &mut self,
+        cx: &mut Cx<'_>,
+        id: SubflowId,
+        packet: &TcpPacket,
+        payload: Chain,
+    ) {
+        let Some(i) = self.index_of(id) else {
+            return;
+        };
+        let s = &mut self.subflows[i];
+        if s.death.is_some() {
+            return;
+        }
+        s.totals.segments_received += 1;
+        let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
+        let segment = SegmentIn {
+            mptcp_signal: packet.options.mptcp.iter().any(is_signal),
+            payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            ..SegmentIn::from(packet)
+        };
+        let verdict = s.tcp.on_segment(cx.now, &segment, payload, cx.counters);
+        if let Some(cause) = verdict.reset {
+            return self.on_reset(cx, i, packet, cause);
+        }
+        if !verdict.valid {
+            return;
+        }
+        self.heard(cx, i, verdict.acked_bytes > 0);
+        self.on_acked(cx, i, verdict.acked_bytes);
+        if self.subflows[i].phase != Phase::Established
+            && !self.on_handshake(cx, i, packet, verdict.established)
+        {
+            return;
+        }
+        if self.remote.is_some() {
+            self.on_options(cx, i, packet);
+        }
+        if self.is_over() || self.subflows[i].death.is_some() {
+            return;
+        }
+        if self.mode == Mode::Tcp {
+            self.snd_edge = u64::MAX;
+        }
+        self.on_data(cx, i);
+        let has_mptcp = !packet.options.mptcp.is_empty();
+        let syn = packet.flags.contains(Flags::SYN);
+        if !syn && self.subflows[i].death.is_none() {
+            self.check_bare(cx, i, has_mptcp, verdict.acked_bytes > 0);
+        }
+        if verdict.fin && self.subflows[i].death.is_none() {
+            self.on_fin(cx, i);
+        }
+        if verdict.fin_acked && self.mode == Mode::Tcp {
+            self.closing.fin_is_acked();
+        }
+        if verdict.closed || self.subflows[i].tcp.state() == State::TimeWait {
+            self.bury(i, None, "closed");
+        }
+        self.advance_close(cx);
+    }
+
+    /// The path works.
+    fn heard(&mut self, cx: &mut Cx<'_>, i: usize, progress: bool) {
+        let s = &mut self.subflows[i];
+        s.withdrawn = None;
+        if s.stale && progress {
+            s.stale = false;
+            cx.counters.inc(Counter::SubflowRecover);
+            cx.actions.events.push(Event::SubflowStale {
+                token: self.id,
+                subflow: s.id,
+                stale: false,
+            });
+        }
+    }
+
+    /// The subflow was reset by the peer, or TCP gave it up.
+    fn on_reset(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, cause: ResetCause) {
+        let mut reason = None;
+        let mut fastclose = false;
+        for option in &packet.options.mptcp {
+            match *option {
+                MptcpOption::TcpRst { reason: r, .. } => {
+                    cx.counters.inc(Counter::MPRstRx);
+                    reason = Some(r);
+                }
+                MptcpOption::FastClose { receiver_key } => {
+                    fastclose |= Some(receiver_key) == self.local.map(|k| k.key);
+                }
+                MptcpOption::MpFail { .. } => cx.counters.inc(Counter::MPFailRx),
+                _ => {}
+            }
+        }
+        if cause == ResetCause::Refused && self.retry_plain(cx, i) {
+            return;
+        }
+        let error = match cause {
+            ResetCause::Refused => "refused",
+            ResetCause::TimedOut => "timed out",
+            ResetCause::Unreachable => "unreachable",
+            _ => "reset by peer",
+        };
+        self.bury(i, reason, error);
+        let aborting = self.closing.fastclose.is_some_and(|(id, ..)| {
+            // RFC 8684 §3.5: the RST answers our MP_FASTCLOSE.
+            id == self.subflows[i].id
+        });
+        if aborting {
+            self.finish(CloseReason::LocalAbort);
+        } else if fastclose && self.is_mptcp() {
+            self.on_fastclose(cx);
+        }
+    }
+
+    /// TCP was acknowledged for more bytes.
+    fn on_acked(&mut self, cx: &mut Cx<'_>, i: usize, bytes: u32) {
+        if bytes == 0 {
+            return;
+        }
+        let s = &mut self.subflows[i];
+        if let Some(end) = s.acknowledged(bytes, &mut self.send) {
+            s.acked_to = s.acked_to.max(end);
+            if self.mode == Mode::Tcp {
+                self.acknowledge_stream(cx, end);
+            }
+        }
+    }
+
+    /// Everything below `off` has arrived at the peer's connection level.
+    pub(crate) fn acknowledge_stream(&mut self, cx: &mut Cx<'_>, off: u64) {
+        if self.send.acknowledge(off) == 0 {
+            return;
+        }
+        self.reinject.acknowledge(self.send.una());
+        self.data_rto = None;
+        self.data_rto_backoff = 0;
+        self.arm_data_rto(cx.now);
+        self.refill_hole();
+    }
+
+    fn on_options(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
+        for option in &packet.options.mptcp {
+            if self.subflows[i].death.is_some() || self.is_over() {
+                return;
+            }
+            match *option {
+                MptcpOption::Dss(dss) => self.on_dss(cx, i, packet, &dss),
+                MptcpOption::MpCapable {
+                    data_len: Some(len),
+                    checksum,
+                    ..
+                } => self.on_capable_data(cx, i, len, checksum),
+                MptcpOption::MpJoinAck { .. } => {
+                    // A repetition: our acknowledgment was lost.
+                    self.subflows[i].tcp.ack_now();
+                }
+                MptcpOption::AddAddr {
+                    echo: true,
+                    address_id,
+                    addr,
+                    ..
+                } => self.on_echo(cx, address_id, addr),
+                MptcpOption::AddAddr {
+                    address_id,
+                    addr,
+                    port,
+                    hmac,
+                    ..
+                } if self.is_mptcp() => {
+                    self.confirm(i);
+                    self.on_add_addr(cx, i, address_id, addr, port, hmac);
+                }
+                MptcpOption::RemoveAddr { ids } if self.is_mptcp() => self.on_remove_addr(cx, ids),
+                MptcpOption::MpPrio { backup } if self.is_mptcp() => self.on_prio(cx, i, backup),
+                MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::FastClose { receiver_key }
+                    if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
+                {
+                    self.on_fastclose(cx);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The peer has both keys for sure.
+    fn confirm(&mut self, i: usize) {
+        self.fully_established = true;
+        self.subflows[i].dss_seen = true;
+    }
+
+    /// MP_CAPABLE with data: the mapping of the first bytes (RFC 8684 §3.1).
+    fn on_capable_data(&mut self, cx: &mut Cx<'_>, i: usize, len: u16, checksum: Option<u16>) {
+        let s = &self.subflows[i];
+        if !s.initial || !self.server || self.mode == Mode::Tcp || len == 0 {
+            return;
+        }
+        if checksum.is_some() != self.checksum {
+            return self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "checksum flag violated");
+        }
+        let mapping = DssMapping {
+            dsn: self.rcv_space.dsn(0).0,
+            wide: true,
+            ssn: 1,
+            len,
+            checksum,
+        };
+        self.subflows[i].dss_seen = true;
+        self.declare(cx, i, &mapping, false);
+    }
+
+    fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
+        self.confirm(i);
+        if let Some(ack) = dss.data_ack {
+            self.on_data_ack(cx, i, ack);
+        }
+        let Some(mapping) = dss.mapping else {
+            return;
+        };
+        if mapping.len == 0 {
+            return self.on_infinite_mapping(cx, i);
+        }
+        if self.mode == Mode::Tcp {
+            return;
+        }
+        if mapping.checksum.is_some() != self.checksum {
+            return self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "checksum flag violated");
+        }
+        if mapping.ssn == 0 {
+            return self.on_empty_mapping(cx, i, &mapping, dss.data_fin);
+        }
+        if !self.covers(i, packet, &mapping, dss.data_fin) {
+            cx.counters.inc(Counter::DSSNoMatchTCP);
+            return;
+        }
+        self.declare(cx, i, &mapping, dss.data_fin);
+    }
+
+    /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
+    fn covers(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
+        let s = &self.subflows[i];
+        let first = packet.seq.diff(s.tcp.irs());
+        let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
+        let start = mapping.ssn.cast_signed();
+        let len = i32::from(mapping.len) - i32::from(fin);
+        let (behind, ahead) = (
+            start.wrapping_add(len).wrapping_sub(first),
+            first.wrapping_add(payload).wrapping_sub(start),
+        );
+        behind > 0 && ahead > 0
+    }
+
+    /// SSN 0: a DATA_FIN without data (RFC 8684 §3.3.3).
+    fn on_empty_mapping(&mut self, cx: &mut Cx<'_>, i: usize, mapping: &DssMapping, fin: bool) {
+        if !fin || mapping.len != 1 {
+            cx.counters.inc(Counter::DSSNoMatchTCP);
+            return;
+        }
+        let Some(at) = self.data_offset(mapping) else {
+            cx.counters.inc(Counter::NoDSSInWindow);
+            return;
+        };
+        if let Some(checksum) = mapping.checksum {
+            let dsn = self.rcv_space.dsn(at).0;
+            let nothing = crate::checksum::Sum::ZERO;
+            if !verify_dss_checksum(dsn, 0, 1, nothing, checksum) {
+                cx.counters.inc(Counter::DataCsumErr);
+                return;
+            }
+        }
+        self.take_data_fin(cx, i, at);
+    }
+
+    fn take_data_fin(&mut self, cx: &mut Cx<'_>, i: usize, at: u64) {
+        if !self.reassembly.set_fin(at) {
+            cx.counters.inc(Counter::DSSNotMatching);
+        }
+        // Acknowledged even if TCP has nothing to acknowledge.
+        self.subflows[i].tcp.ack_now();
+    }
+
+    /// The stream offset that a mapping starts at.
+    fn data_offset(&self, mapping: &DssMapping) -> Option<u64> {
+        self.rcv_space
+            .offset(mapping.dsn, mapping.wide, self.reassembly.nxt())
+    }
+
+    fn declare(&mut self, cx: &mut Cx<'_>, i: usize, mapping: &DssMapping, fin: bool) {
+        let offset = self.data_offset(mapping);
+        let position = self.subflows[i].rx_position(mapping.ssn);
+        let (Some(off), Some(pos)) = (offset, position) else {
+            cx.counters.inc(Counter::NoDSSInWindow);
+            return;
+        };
+        let dsn = self.rcv_space.dsn(off).0;
+        let declared = self.subflows[i].rx.declare(Mapping {
+            pos,
+            off,
+            len: u64::from(mapping.len) - u64::from(fin),
+            fin,
+            checksum: mapping.checksum.map(|value| MappingChecksum {
+                dsn,
+                ssn: mapping.ssn,
+                len: mapping.len,
+                value,
+            }),
+        });
+        match declared {
+            Declared::New | Declared::Known => {}
+            Declared::Conflict | Declared::Full => cx.counters.inc(Counter::DSSNotMatching),
+        }
+    }
+
+    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck) {
+        let end = self.send.nxt() + u64::from(self.closing.fin().is_some());
+        let Some(ack) = self.snd_space.offset(ack.value, ack.wide, self.send.una()) else {
+            return;
+        };
+        if ack > end {
+            // Acknowledges what was never sent.
+            return;
+        }
+        self.subflows[i].confirmed = true;
+        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
+        let window = u64::from(self.subflows[i].tcp.snd_wnd());
+        self.snd_edge = self.snd_edge.max(ack + window);
+        if self.mode == Mode::Tcp {
+            // Only subflow acknowledgments count after an infinite mapping.
+            return;
+        }
+        if ack > self.send.nxt() {
+            self.closing.acknowledge(ack);
+        }
+        self.acknowledge_stream(cx, ack.min(self.send.nxt()));
+    }
+
+    /// In-order bytes of subflow `i`: mapped ones go to the stream.
+    fn on_data(&mut self, cx: &mut Cx<'_>, i: usize) {
+        while let Some(chunk) = self.subflows[i].tcp.recv_pop() {
+            let s = &mut self.subflows[i];
+            s.totals.bytes_received += chunk.chain.len() as u64;
+            s.rx.push(chunk.chain);
+        }
+        if self.subflows[i].phase != Phase::Established {
+            return;
+        }
+        if self.mode == Mode::Tcp {
+            return self.deliver_plain(cx, i);
+        }
+        loop {
+            match self.subflows[i].rx.step() {
+                Step::Deliver { off, chain, fin } => {
+                    let end = off + chain.len() as u64;
+                    self.rx_news |=
+                        self.reassembly
+                            .insert(off, chain, &mut self.rx, cx.counters);
+                    if fin {
+                        self.take_data_fin(cx, i, end);
+                    }
+                }
+                Step::Dropped(n) => cx.counters.add(Counter::UnmappedDrop, n as u64),
+                Step::BadChecksum(mapping) => return self.on_bad_checksum(cx, i, &mapping),
+                Step::Wait => break,
+            }
+        }
+        // RFC 8684 §3.3.1: a receive window without a mapping ends the subflow.
+        let s = &self.subflows[i];
+        let limit = usize::try_from(cx.config.recv_buffer_bytes / 2).unwrap_or(usize::MAX);
+        if !s.rx.front_is_mapped() && s.rx.held_bytes() > limit {
+            let held = s.rx.held_bytes() as u64;
+            self.options_vanished(cx, i);
+            if self.mode == Mode::Mptcp {
+                cx.counters.add(Counter::UnmappedDrop, held);
+            }
+        }
+    }
+
+    /// The peer's FIN on subflow `i` is in order.
+    fn on_fin(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if self.mode == Mode::Mptcp && self.subflows[i].initial && !self.subflows[i].dss_seen {
+            // Not one DSS in the whole stream: the options did not get through.
+            self.fall_back(cx, i, Counter::MPCapableDataFallback);
+        }
+        if self.mode == Mode::Tcp {
+            let at = self.reassembly.nxt();
+            self.reassembly.set_fin(at);
+            return;
+        }
+        // The peer takes the subflow out of service; what is unmapped stays so.
+        let s = &mut self.subflows[i];
+        s.close();
+        self.reinject_outstanding(i);
+    }
+
+    /// An ICMP error about subflow `id`; TCP checks what it quotes.
+    pub(crate) fn on_icmp(&mut self, cx: &mut Cx<'_>, id: SubflowId, error: &IcmpError) {
+        let Some(i) = self.index_of(id) else {
+            return;
+        };
+        let s = &mut self.subflows[i];
+        match error.kind {
+            IcmpKind::PacketTooBig { mtu } => {
+                s.tcp.on_path_mtu(cx.now, error.seq, mtu, cx.counters);
+            }
+            IcmpKind::Unreachable { code } => {
+                // RFC 1122 §4.2.3.9: protocol and port unreachable are hard errors.
+                let hard = if s.tuple().is_ipv6() {
+                    code == 4
+                } else {
+                    matches!(code, 2 | 3)
+                };
+                if s.tcp.on_icmp_unreachable(error.seq, hard, cx.counters) {
+                    self.bury(i, None, "unreachable");
+                }
+            }
+            IcmpKind::TimeExceeded { .. } | IcmpKind::ParameterProblem { .. } => {
+                s.tcp.on_icmp_unreachable(error.seq, false, cx.counters);
+            }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! One MPTCP v1 connection (RFC 8684), and the plain TCP connection it falls back to.
+//!
+//! Sans-I/O: packets, time and randomness come in as arguments, packets leave through a
+//! [`TxSink`], everything else through [`Actions`]. One [`Connection`] serves both roles,
+//! MPTCP and plain TCP, over one or several [`crate::tcp::Tcp`] subflows.
+//!
+//! How the engine drives a connection:
+//!
+//! ```text
+//! connect(cx, path, app, token_in_use)            -> Connection   (then poll)
+//! accept(cx, path, &syn, app, token_in_use)       -> Connection   (then poll)
+//! conn.accept_join(cx, path, &syn)                -> Result<SubflowId, JoinReject>
+//! conn.open_subflow(cx, path)                     -> Result<SubflowId, OpenError>
+//! conn.announce(cx, AddressId, IpAddr, Option<port>); conn.remove_addresses(cx, &[AddressId])
+//! conn.set_backup(cx, SubflowId, bool); conn.close_subflow(cx, SubflowId, reason)
+//! conn.close(cx); conn.abort(cx)
+//! conn.on_packet(cx, SubflowId, &TcpPacket, Chain); conn.on_icmp(cx, SubflowId, &IcmpError)
+//! conn.on_port_down(cx, PortId); conn.on_port_up(cx, PortId); conn.on_timer(cx)
+//! conn.poll(cx, &mut sink) -> Progress            (after any of the above, per batch)
+//! conn.next_deadline() -> Option<Instant>; conn.is_finished(); conn.token(); conn.info(now)
+//! ```
+//!
+//! Each call may push [`FlowChange`]s and [`Event`]s; the engine drains them afterwards.
+//! A finished connection has removed all its flows.
+//!
+//! Invariants:
+//! - The send queue owns payload by data sequence number; subflows hold ranges. Payload
+//!   lives until it is DATA_ACKed *and* no live subflow may have to resend it.
+//! - A data sequence number once received is never replaced by later copies.
+//! - The right edge of the connection-level window never moves left, nor does any
+//!   subflow's.
+//! - After fallback nothing returns to MPTCP.
+
+mod addresses;
+mod api;
+mod close;
+mod config;
+mod connection;
+mod dsn;
+mod event;
+mod fallback;
+mod handshake;
+mod info;
+mod input;
+mod key;
+mod mapping;
+mod options;
+mod output;
+mod reassembly;
+mod recv;
+mod reinject;
+mod schedulers;
+mod sendqueue;
+mod subflow;
+mod timers;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::{
+    Actions, Application, CloseReason, Cx, FlowChange, JoinReject, OpenError, Progress, SendState,
+    SubflowId, SubflowPath, TxSink,
+};
+pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
+pub use connection::Connection;
+pub use event::Event;
+pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
+pub use recv::RecvStream;

@@ -1,0 +1,875 @@
+//! Segments out: controls and signals, retransmissions, bursts, reinjections, new data.
+
+use super::api::{Cx, SubflowId, TxSink};
+use super::connection::{Core, Mode};
+use super::options::{self, AckOptions};
+use super::recv::RecvStream;
+use super::schedulers::{Candidate, Class};
+use super::subflow::{Burst, Phase, Subflow};
+use crate::buf::Frame;
+use crate::checksum::{self, Sum, copy_and_sum};
+use crate::counters::Counter;
+use crate::io::{PortId, Tx};
+use crate::offload::header::TcpHeaderOut;
+use crate::tcp::{Control, MapRef, State};
+use crate::wire::mptcp::{DssMapping, MptcpOption, dss_checksum};
+use crate::wire::tcp::{Flags, SeqNumber};
+use crate::wire::tcp_options::OptionsBuf;
+
+/// Bytes under one mapping: a GSO superframe's worth, below what 16 bits of data-level
+/// length can say with a DATA_FIN.
+const BURST_BYTES_MAX: u64 = 64_000;
+/// Ring slots that data leaves to ACKs.
+const ROOM_FOR_ACKS: u32 = 2;
+/// Signals beyond the first on one subflow per turn: RFC 8684 §3 asks for no more than two
+/// duplicate ACKs in a row.
+const SIGNALS_PER_TURN: usize = 2;
+/// Until so much was received, every ACK carries a DATA_ACK; then it may give way to SACK
+/// blocks when it says nothing new.
+const DATA_ACK_ALWAYS_BYTES: u64 = 256 << 10;
+
+/// A burst being taken from the application.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    i: usize,
+    port: PortId,
+    header_len: usize,
+    mss: usize,
+    bytes: u64,
+    frames: u32,
+    /// What was taken, and its sum.
+    off: u64,
+    len: u64,
+    sum: Sum,
+}
+
+/// What became of a data segment.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Outcome {
+    Sent,
+    /// No room or no frame: later.
+    Full,
+    /// The port is down.
+    NoCarrier,
+    /// The payload is not there any more.
+    Lost,
+}
+
+impl Core {
+    // ---- which subflow ----
+
+    fn class(s: &Subflow) -> Class {
+        if s.impaired() {
+            Class::LastResort
+        } else if s.backup() {
+            Class::Backup
+        } else {
+            Class::Regular
+        }
+    }
+
+    /// The scheduler's choice among subflows that `fit`.
+    fn choose<S: TxSink>(
+        &mut self,
+        cx: &Cx<'_>,
+        sink: &S,
+        full: &mut bool,
+        fits: impl Fn(&Subflow) -> bool + Copy,
+    ) -> Option<Candidate> {
+        let subflows = &self.subflows;
+        let mut no_room = false;
+        let picked = {
+            let room = |s: &Subflow| sink.room(s.path.port) > ROOM_FOR_ACKS;
+            let candidates = subflows
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.is_usable() && !s.port_down)
+                .map(|(index, s)| Candidate {
+                    index,
+                    srtt: s.tcp.srtt(),
+                    budget: if s.burst.is_none() && fits(s) && room(s) {
+                        s.tcp.send_budget(cx.now)
+                    } else {
+                        0
+                    },
+                    class: Self::class(s),
+                });
+            no_room |= subflows.iter().any(|s| s.is_usable() && !room(s));
+            self.scheduler.pick(candidates)
+        };
+        *full |= picked.is_none() && no_room;
+        picked
+    }
+
+    /// Established subflows, those in good order first.
+    pub(crate) fn signal_subflows(&self) -> impl Iterator<Item = usize> + '_ {
+        let pick = |healthy: bool| {
+            self.subflows
+                .iter()
+                .enumerate()
+                .filter(move |(_, s)| s.is_established() && s.impaired() != healthy)
+                .map(|(i, _)| i)
+        };
+        pick(true).chain(pick(false))
+    }
+
+    pub(crate) fn best_signal_subflow(&self) -> Option<usize> {
+        self.signal_subflows().next()
+    }
+
+    /// A different subflow for each `n`, as far as there are any in good order.
+    pub(crate) fn nth_signal_subflow(&self, n: usize) -> Option<usize> {
+        let healthy = |i: &usize| !self.subflows[*i].impaired();
+        let count = match self.signal_subflows().filter(healthy).count() {
+            0 => self.signal_subflows().count(),
+            healthy => healthy,
+        };
+        self.signal_subflows().nth(n % count.max(1))
+    }
+
+    /// Tells TCP whether a closed window is worth probing.
+    pub(crate) fn set_data_waiting(&mut self, waiting: bool) {
+        self.blocked &= waiting;
+        let reinjections = !self.reinject.is_empty();
+        for s in &mut self.subflows {
+            s.tcp
+                .set_data_waiting(waiting || reinjections || s.burst.is_some());
+        }
+    }
+
+    pub(crate) fn close_subflow(&mut self, id: SubflowId, reason: Option<u8>) {
+        let Some(i) = self.index_of(id) else {
+            return;
+        };
+        if reason.is_some() || self.subflows[i].phase != Phase::Established {
+            self.kill(i, reason, "closed locally");
+        } else {
+            self.subflows[i].close();
+        }
+    }
+
+    // ---- new data ----
+
+    /// Which subflow may take how much new data. `None`: not now.
+    pub(crate) fn plan_burst<S: TxSink>(
+        &mut self,
+        cx: &Cx<'_>,
+        sink: &S,
+        full: &mut bool,
+    ) -> Option<Plan> {
+        let window = self.snd_edge.saturating_sub(self.send.nxt());
+        let queue = u64::from(cx.config.send_buffer_bytes).saturating_sub(self.send.bytes());
+        let room = window.min(queue);
+        self.blocked = window == 0 && self.send.unacked() == 0;
+        if room == 0 {
+            self.help_head_of_line(cx);
+            return None;
+        }
+        let candidate = self.choose(cx, sink, full, |_| true)?;
+        let s = &self.subflows[candidate.index];
+        let mss = u64::from(s.tcp.mss());
+        // RFC 9293 §3.8.6.2.1: rather wait than send a sliver into a nearly full window.
+        if room < mss && self.send.unacked() > 0 {
+            return None;
+        }
+        Some(Plan {
+            i: candidate.index,
+            port: s.path.port,
+            header_len: s.data_header_len(),
+            mss: usize::try_from(mss).unwrap_or(usize::MAX),
+            bytes: room.min(u64::from(candidate.budget)).min(BURST_BYTES_MAX),
+            frames: sink.room(s.path.port).saturating_sub(ROOM_FOR_ACKS),
+            off: self.send.nxt(),
+            len: 0,
+            sum: Sum::ZERO,
+        })
+    }
+
+    /// Pulls a burst from the application straight into frames. Returns how many bytes.
+    pub(crate) fn fill_burst<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        plan: &mut Plan,
+        full: &mut bool,
+        mut fill: impl FnMut(&mut RecvStream, &mut [u8]) -> (usize, Sum),
+    ) -> u64 {
+        for _ in 0..plan.frames {
+            let left = usize::try_from(plan.bytes - plan.len).unwrap_or(usize::MAX);
+            let want = plan.mss.min(left);
+            if want == 0 {
+                break;
+            }
+            let Some(mut frame) = sink.alloc(plan.port) else {
+                cx.counters.inc(Counter::TxNoFrame);
+                *full = true;
+                break;
+            };
+            let behind = plan.header_len..plan.header_len + want;
+            let Some(out) = frame.buffer_mut().and_then(|b| b.get_mut(behind)) else {
+                debug_assert!(false, "a fresh frame has no room for a segment");
+                break;
+            };
+            let (n, sum) = fill(&mut self.rx, out);
+            debug_assert!(n <= want, "the application filled more than there is room");
+            let n = n.min(want);
+            if n == 0 {
+                break;
+            }
+            frame.set_len(plan.header_len + n);
+            let len = u32::try_from(n).unwrap_or(u32::MAX);
+            self.send
+                .push(frame, plan.header_len, len, sum, plan.port);
+            plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);
+            plan.len += n as u64;
+            cx.counters.add(Counter::BytesTaken, n as u64);
+            cx.counters.add(Counter::TxBytesTouched, n as u64);
+            if n < want {
+                break;
+            }
+        }
+        plan.len
+    }
+
+    /// Maps a filled burst to its subflow. `finished`: the DATA_FIN goes with it.
+    pub(crate) fn start_burst(&mut self, plan: &Plan, finished: bool) {
+        let end = plan.off + plan.len;
+        let s = &self.subflows[plan.i];
+        let ssn = s.ssn(s.tcp.snd_nxt());
+        let first = !self.server && !self.fully_established && ssn == 1;
+        let map = match self.mode {
+            Mode::Tcp if self.infinite_map_due => {
+                self.infinite_map_due = false;
+                MapRef {
+                    dsn: plan.off,
+                    ssn,
+                    len: 0,
+                    csum: 0,
+                }
+            }
+            Mode::Tcp => MapRef::default(),
+            Mode::Mptcp => {
+                // MP_CAPABLE with data has no flag for it.
+                let fin = finished && !first;
+                if fin {
+                    self.closing.set_fin(end);
+                }
+                self.mapping(plan.off, ssn, plan.len, fin, plan.sum)
+            }
+        };
+        let mut off = plan.off;
+        while off < end {
+            self.send.add_ref(off);
+            off = self.send.chunk(off).map_or(end, |c| c.end());
+        }
+        self.subflows[plan.i].burst = Some(Burst {
+            start: plan.off,
+            next: plan.off,
+            end,
+            map,
+        });
+    }
+
+    fn mapping(&self, off: u64, ssn: u32, len: u64, fin: bool, sum: Sum) -> MapRef {
+        let len = u16::try_from(len + u64::from(fin)).unwrap_or(u16::MAX);
+        let csum = if self.checksum {
+            dss_checksum(self.snd_space.dsn(off).0, ssn, len, sum)
+        } else {
+            0
+        };
+        MapRef {
+            dsn: off,
+            ssn,
+            len,
+            csum,
+        }
+    }
+
+    /// Sends what was filled and not taken by a port yet.
+    pub(crate) fn send_bursts<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
+        let mut full = false;
+        for i in 0..self.subflows.len() {
+            while let Some(burst) = self.subflows[i].burst {
+                if !self.subflows[i].is_usable() || self.subflows[i].port_down {
+                    break;
+                }
+                let Some(len) = self.send.chunk(burst.next).map(|c| c.len) else {
+                    debug_assert!(false, "burst without payload");
+                    self.subflows[i].burst = None;
+                    break;
+                };
+                let seq = self.subflows[i].tcp.snd_nxt();
+                let end = burst.next + u64::from(len);
+                let last = end == burst.end;
+                match self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last) {
+                    Outcome::Sent => {}
+                    Outcome::Full => {
+                        full = true;
+                        break;
+                    }
+                    Outcome::NoCarrier => break,
+                    Outcome::Lost => {
+                        self.kill(i, None, "payload lost");
+                        break;
+                    }
+                }
+                self.sent_max = self.sent_max.max(end);
+                let s = &mut self.subflows[i];
+                s.tcp.record_new(cx.now, len, burst.next, burst.map);
+                s.push_sent(burst.next, len);
+                s.burst = (!last).then_some(Burst { next: end, ..burst });
+                s.totals.bytes_sent += u64::from(len);
+                s.totals.segments_sent += 1;
+            }
+        }
+        full
+    }
+
+    // ---- again ----
+
+    /// What TCP wants resent.
+    pub(crate) fn send_retransmissions<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+    ) -> bool {
+        let mut full = false;
+        for i in 0..self.subflows.len() {
+            while let Some(range) = self.next_retransmission(cx, i) {
+                match self.transmit(cx, sink, i, range.dsn, range.len, range.seq, range.map, true) {
+                    Outcome::Sent => {}
+                    Outcome::Full => {
+                        full = true;
+                        break;
+                    }
+                    Outcome::NoCarrier => break,
+                    Outcome::Lost => {
+                        self.kill(i, None, "payload lost");
+                        break;
+                    }
+                }
+                let s = &mut self.subflows[i];
+                s.tcp.record_retransmit(cx.now, range.seq, range.len);
+                s.totals.bytes_retransmitted += u64::from(range.len);
+                s.totals.segments_retransmitted += 1;
+            }
+        }
+        full
+    }
+
+    fn next_retransmission(&mut self, cx: &Cx<'_>, i: usize) -> Option<crate::tcp::TxRange> {
+        let s = &mut self.subflows[i];
+        if s.death.is_some() || s.port_down {
+            return None;
+        }
+        s.tcp.next_retransmit(cx.now)
+    }
+
+    /// Ranges that other subflows failed.
+    pub(crate) fn send_reinjections<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
+        let mut full = false;
+        while !self.reinject.is_empty() && self.mode == Mode::Mptcp && !self.is_over() {
+            let reinject = std::mem::take(&mut self.reinject);
+            let candidate = self.choose(cx, sink, &mut full, |s| reinject.peek(s.id).is_some());
+            self.reinject = reinject;
+            let Some(i) = candidate.map(|c| c.index) else {
+                break;
+            };
+            let Some(range) = self.reinject.peek(self.subflows[i].id) else {
+                break;
+            };
+            let Some(chunk) = self.send.chunk(range.start) else {
+                self.reinject.sent(range);
+                continue;
+            };
+            let mss = u64::from(self.subflows[i].tcp.mss());
+            let end = range.end.min(chunk.end()).min(range.start + mss);
+            let len = u32::try_from(end - range.start).unwrap_or(0);
+            let sum = if range.start == chunk.off && end == chunk.end() {
+                chunk.sum
+            } else {
+                let skip = usize::try_from(range.start - chunk.off).unwrap_or(usize::MAX);
+                let part = chunk
+                    .payload()
+                    .and_then(|p| p.get(skip..skip + len as usize));
+                part.map_or(Sum::ZERO, checksum::sum)
+            };
+            let seq = self.subflows[i].tcp.snd_nxt();
+            let ssn = self.subflows[i].ssn(seq);
+            let map = self.mapping(range.start, ssn, u64::from(len), false, sum);
+            match self.transmit(cx, sink, i, range.start, len, seq, map, true) {
+                Outcome::Sent => {}
+                Outcome::Full => {
+                    full = true;
+                    break;
+                }
+                Outcome::NoCarrier => continue,
+                Outcome::Lost => {
+                    // Acknowledged in the meantime.
+                    self.reinject.sent(range.start..end);
+                    continue;
+                }
+            }
+            cx.counters.inc(Counter::MPTCPRetrans);
+            self.reinject.sent(range.start..end);
+            self.sent_max = self.sent_max.max(end);
+            self.send.add_ref(range.start);
+            let s = &mut self.subflows[i];
+            s.tcp.record_new(cx.now, len, range.start, map);
+            s.push_sent(range.start, len);
+            s.totals.bytes_sent += u64::from(len);
+            s.totals.bytes_reinjected += u64::from(len);
+            s.totals.segments_sent += 1;
+        }
+        full
+    }
+
+    /// The window or the send buffer is full, held up by data on a slower subflow: the
+    /// head goes out a second time (opportunistic retransmission, Raiciu et al. 2012).
+    fn help_head_of_line(&mut self, cx: &Cx<'_>) {
+        let head = self.send.una();
+        if head < self.opportunistic || self.send.unacked() == 0 || self.subflows.len() < 2 {
+            return;
+        }
+        let holds = |s: &Subflow| {
+            s.sent
+                .iter()
+                .any(|t| t.off <= head && head < t.off + u64::from(t.len))
+        };
+        let idle = |s: &Subflow| {
+            s.is_usable() && !s.impaired() && !s.backup() && s.tcp.send_budget(cx.now) > 0
+        };
+        if !self.subflows.iter().any(|s| idle(s) && !holds(s)) {
+            return;
+        }
+        let holder = self.subflows.iter().find(|s| holds(s)).map(|s| s.id);
+        let end = self.send.chunk(head).map(|c| c.end());
+        if let (Some(holder), Some(end)) = (holder, end) {
+            self.opportunistic = end;
+            self.reinject.add(head..end, Some(holder));
+        }
+    }
+
+    /// Sends one data segment: in place if its frame is free and fits, else from a copy.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a field of the segment; a struct would only rename them"
+    )]
+    fn transmit<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        off: u64,
+        len: u32,
+        seq: SeqNumber,
+        map: MapRef,
+        push: bool,
+    ) -> Outcome {
+        let (option, ack) = self.data_option(cx, i, map);
+        let s = &mut self.subflows[i];
+        let port = s.path.port;
+        let fields = s.tcp.header(cx.now);
+        let options_len = s.data_options_len();
+        let options = options::data(fields.timestamps, option.as_ref(), options_len);
+        let header_len = s.template.header_len(options_len);
+        let flags = if push {
+            Flags::ACK | Flags::PSH
+        } else {
+            Flags::ACK
+        };
+        let header = TcpHeaderOut {
+            seq,
+            ack: fields.ack,
+            flags,
+            window: fields.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        let bytes = len as usize;
+        let Some(chunk) = self.send.chunk_mut(off) else {
+            return Outcome::Lost;
+        };
+        let whole = chunk.off == off && chunk.len == len;
+        let Some(frame) = chunk.frame.as_mut() else {
+            return Outcome::Lost;
+        };
+        let obstacle = if !whole {
+            Some(Counter::TxRecopyMss)
+        } else if chunk.header_len != header_len || !sink.shares_frames(chunk.port, port) {
+            Some(Counter::TxRecopyHeaderClass)
+        } else if frame.in_flight() {
+            Some(Counter::TxRecopyInFlight)
+        } else {
+            None
+        };
+        let tx = if let Some(obstacle) = obstacle {
+            if sink.room(port) == 0 {
+                return Outcome::Full;
+            }
+            let Some(mut copy) = sink.alloc(port) else {
+                cx.counters.inc(Counter::TxNoFrame);
+                return Outcome::Full;
+            };
+            let skip = usize::try_from(off - chunk.off).unwrap_or(usize::MAX);
+            let Some(payload) = chunk.payload().and_then(|p| p.get(skip..skip + bytes)) else {
+                return Outcome::Lost;
+            };
+            let Some(out) = copy.buffer_mut() else {
+                return Outcome::Full;
+            };
+            let sum = copy_and_sum(&mut out[header_len..header_len + bytes], payload);
+            s.template.emit(out, &header, &options, bytes, sum);
+            copy.set_len(header_len + bytes);
+            cx.counters.inc(obstacle);
+            cx.counters.add(Counter::TxBytesTouched, u64::from(len));
+            sink.send(port, &copy)
+        } else {
+            let sum = chunk.sum;
+            let Some(out) = frame.buffer_mut() else {
+                return Outcome::Full;
+            };
+            s.template.emit(out, &header, &options, bytes, sum);
+            frame.set_len(header_len + bytes);
+            sink.send(port, frame)
+        };
+        match tx {
+            Tx::Queued => {}
+            Tx::Full => {
+                cx.counters.inc(Counter::TxRingFull);
+                return Outcome::Full;
+            }
+            Tx::NoCarrier => {
+                cx.counters.inc(Counter::TxNoCarrier);
+                self.on_port(cx, port, true);
+                return Outcome::NoCarrier;
+            }
+        }
+        let s = &mut self.subflows[i];
+        self.was_multipath |= !s.initial;
+        s.tcp.ack_sent(cx.now);
+        if let Some(ack) = ack {
+            s.data_ack_sent = ack;
+        }
+        Outcome::Sent
+    }
+
+    /// The DATA_ACK to send, as a stream offset.
+    fn data_ack(&self) -> Option<u64> {
+        self.remote?;
+        let speaks = match self.mode {
+            Mode::Mptcp => true,
+            // Until the peer has fallen back, too, it needs them to free its buffer.
+            Mode::Tcp => self.fallback == Some(Counter::DssFallback),
+        };
+        (speaks && self.send_data_acks).then(|| self.reassembly.ack())
+    }
+
+    /// The MPTCP option of a data segment under `map`, and the DATA_ACK in it.
+    fn data_option(
+        &self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        map: MapRef,
+    ) -> (Option<MptcpOption>, Option<u64>) {
+        let ack = self.data_ack();
+        let wire_ack = ack.map(|a| self.rcv_space.dsn(a).0);
+        if map == MapRef::default() {
+            return (wire_ack.map(|a| options::dss(Some(a), None, false)), ack);
+        }
+        let initial = self.subflows[i].initial;
+        if !self.server && initial && !self.fully_established && map.ssn == 1 && map.len > 0 {
+            return (self.capable_ack(cx.config, Some((map.len, map.csum))), None);
+        }
+        if map.len == 0 {
+            cx.counters.inc(Counter::InfiniteMapTx);
+        }
+        let mapping = DssMapping {
+            dsn: self.snd_space.dsn(map.dsn).0,
+            wide: true,
+            ssn: map.ssn,
+            len: map.len,
+            checksum: self.checksum.then_some(map.csum),
+        };
+        let fin = map.len > 0 && self.closing.fin() == Some(map.dsn + u64::from(map.len) - 1);
+        (Some(options::dss(wire_ack, Some(mapping), fin)), ack)
+    }
+
+    // ---- controls and signals ----
+
+    /// SYN, FIN, RST, probes; with `acks`, everything else without payload, too.
+    pub(crate) fn send_controls<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        acks: bool,
+    ) -> bool {
+        let mut full = false;
+        for i in 0..self.subflows.len() {
+            if !self.subflows[i].port_down {
+                full |= self.send_subflow_controls(cx, sink, i, acks);
+            }
+        }
+        full
+    }
+
+    fn send_subflow_controls<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        acks: bool,
+    ) -> bool {
+        let port = self.subflows[i].path.port;
+        let mut signals_left = SIGNALS_PER_TURN;
+        let mut spare = None;
+        loop {
+            if sink.room(port) == 0 {
+                cx.counters.inc(Counter::TxRingFull);
+                return true;
+            }
+            let Some(frame) = spare.take().or_else(|| sink.alloc(port)) else {
+                cx.counters.inc(Counter::TxNoFrame);
+                return true;
+            };
+            let s = &mut self.subflows[i];
+            let control = if acks {
+                s.tcp.next_control(cx.now)
+            } else {
+                s.tcp.next_control_but_ack(cx.now)
+            };
+            let una = s.tcp.snd_una();
+            let nxt = s.tcp.snd_nxt();
+            let synchronized = s.tcp.state().is_synchronized();
+            let sent = match control {
+                Some(Control::Syn { attempt, .. } | Control::SynAck { attempt, .. }) => {
+                    self.send_syn(cx, sink, i, frame, attempt)
+                }
+                Some(Control::Rst { seq, ack, .. }) => {
+                    self.send_reset(cx, sink, i, frame, seq, ack)
+                }
+                Some(Control::Fin { seq }) => {
+                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, None)
+                }
+                Some(Control::Probe { seq }) => {
+                    self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)
+                }
+                Some(Control::Ack { seq }) => {
+                    let fin = self.take_data_fin_mapping(i);
+                    let signal = if fin.is_none() { self.next_signal(cx, i) } else { None };
+                    let what = fin.or(signal);
+                    self.send_empty(cx, sink, i, frame, seq, Flags::ACK, what)
+                }
+                None => {
+                    s.rst_unsent = false;
+                    if !acks || !synchronized || s.death.is_some() {
+                        return false;
+                    }
+                    if std::mem::take(&mut s.probe_due) {
+                        self.send_empty(cx, sink, i, frame, una - 1, Flags::ACK, None)
+                    } else if let Some(fin) = self.take_data_fin_mapping(i) {
+                        self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, Some(fin))
+                    } else if self.subflows[i].signals.is_empty() {
+                        return false;
+                    } else if signals_left == 0 {
+                        return true;
+                    } else {
+                        signals_left -= 1;
+                        let signal = self.next_signal(cx, i);
+                        self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, signal)
+                    }
+                }
+            };
+            match sent {
+                Tx::Queued => {}
+                Tx::Full => {
+                    cx.counters.inc(Counter::TxRingFull);
+                    return true;
+                }
+                Tx::NoCarrier => {
+                    cx.counters.inc(Counter::TxNoCarrier);
+                    self.on_port(cx, port, true);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn send_syn<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        attempt: u8,
+    ) -> Tx {
+        let option = self.syn_option(cx, i, attempt);
+        let s = &mut self.subflows[i];
+        let fields = s.tcp.syn_fields(cx.now);
+        let options = options::syn(&fields, option.as_ref());
+        let mut flags = Flags::SYN;
+        if fields.ack.is_some() {
+            flags = flags | Flags::ACK;
+        }
+        let header = TcpHeaderOut {
+            seq: s.tcp.iss(),
+            ack: fields.ack.unwrap_or_default(),
+            flags,
+            window: fields.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &options);
+        sink.send(s.path.port, &frame)
+    }
+
+    fn send_reset<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        seq: SeqNumber,
+        ack: Option<SeqNumber>,
+    ) -> Tx {
+        let fastclose = self.remote.map(|k| MptcpOption::FastClose {
+            receiver_key: k.key,
+        });
+        let s = &mut self.subflows[i];
+        s.rst_unsent = false;
+        let mut options = OptionsBuf::new();
+        // 4 + 12 + 12 bytes: everything fits.
+        if s.reset_fastclose
+            && let Some(option) = fastclose
+        {
+            let _ = options.mptcp(&option);
+        }
+        if let Some(dsn) = s.reset_fail {
+            let _ = options.mptcp(&MptcpOption::MpFail { dsn });
+        }
+        if let Some(reason) = s.reset_reason {
+            let _ = options.mptcp(&MptcpOption::TcpRst { flags: 0, reason });
+            cx.counters.inc(Counter::MPRstTx);
+        }
+        let mut flags = Flags::RST;
+        if ack.is_some() {
+            flags = flags | Flags::ACK;
+        }
+        let header = TcpHeaderOut {
+            seq,
+            ack: ack.unwrap_or_default(),
+            flags,
+            window: 0,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &options);
+        sink.send(s.path.port, &frame)
+    }
+
+    /// The DSS of a DATA_FIN without data, if one is due on subflow `i`.
+    fn take_data_fin_mapping(&mut self, i: usize) -> Option<MptcpOption> {
+        if !std::mem::take(&mut self.subflows[i].data_fin_due) || self.mode == Mode::Tcp {
+            return None;
+        }
+        let fin = self.closing.fin().filter(|_| self.closing.fin_unacked())?;
+        let map = self.mapping(fin, 0, 0, true, Sum::ZERO);
+        let mapping = DssMapping {
+            dsn: self.snd_space.dsn(map.dsn).0,
+            wide: true,
+            ssn: 0,
+            len: 1,
+            checksum: self.checksum.then_some(map.csum),
+        };
+        let ack = self.data_ack().map(|a| self.rcv_space.dsn(a).0);
+        Some(options::dss(ack, Some(mapping), true))
+    }
+
+    /// The option that an ACK of subflow `i` is to carry besides the DATA_ACK.
+    fn next_signal(&mut self, cx: &Cx<'_>, i: usize) -> Option<MptcpOption> {
+        let s = &self.subflows[i];
+        if s.phase == Phase::PreEstablished {
+            return self.join_ack(i);
+        }
+        if s.phase != Phase::Established {
+            return None;
+        }
+        let data_sent = s.tcp.snd_nxt() != s.tcp.iss() + 1;
+        if self.is_mptcp() && !self.server && s.initial && !self.fully_established && !data_sent {
+            return self.capable_ack(cx.config, None);
+        }
+        self.next_fail(i)
+            .or_else(|| self.subflows[i].signals.pop_front())
+    }
+
+    /// A segment without payload.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a field of the segment; a struct would only rename them"
+    )]
+    fn send_empty<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        seq: SeqNumber,
+        flags: Flags,
+        signal: Option<MptcpOption>,
+    ) -> Tx {
+        let ack = self.data_ack().filter(|_| {
+            // Before that the peer expects its handshake, not a DSS.
+            self.subflows[i].phase == Phase::Established
+        });
+        let plentiful = self.reassembly.nxt() > DATA_ACK_ALWAYS_BYTES;
+        let s = &mut self.subflows[i];
+        let fields = s.tcp.header(cx.now);
+        let sack = s.tcp.sack_blocks(3);
+        let is_dss = matches!(signal, Some(MptcpOption::Dss(_)));
+        // A DATA_ACK that says nothing new gives way to SACK blocks.
+        let stale_ack = ack == Some(s.data_ack_sent) && plentiful && !sack.is_empty();
+        let dss = ack
+            .filter(|_| !is_dss && !stale_ack)
+            .map(|a| options::dss(Some(self.rcv_space.dsn(a).0), None, false));
+        let layout = AckOptions {
+            timestamps: fields.timestamps,
+            signal,
+            dss,
+            sack: &sack,
+        }
+        .build();
+        debug_assert!(layout.signal_fits, "a signal does not fit into an ACK");
+        if layout.dss_fits
+            && let Some(ack) = ack
+            && dss.is_some()
+        {
+            s.data_ack_sent = ack;
+        }
+        let header = TcpHeaderOut {
+            seq,
+            ack: fields.ack,
+            flags,
+            window: fields.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &layout.options);
+        let tx = sink.send(s.path.port, &frame);
+        if tx == Tx::Queued {
+            s.tcp.ack_sent(cx.now);
+            s.totals.acks_sent += 1;
+        }
+        tx
+    }
+}
+
+/// Writes a segment without payload.
+fn emit(s: &Subflow, frame: &mut Frame, header: &TcpHeaderOut, options: &OptionsBuf) {
+    debug_assert!(s.tcp.state() != State::SynSent || header.flags.contains(Flags::SYN));
+    let Some(out) = frame.buffer_mut() else {
+        debug_assert!(false, "a fresh frame is in flight");
+        return;
+    };
+    let len = s.template.emit(out, header, options, 0, Sum::ZERO);
+    frame.set_len(len);
+}

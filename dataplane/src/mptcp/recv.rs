@@ -1,0 +1,185 @@
+//! The in-order byte stream an application reads.
+
+use std::collections::VecDeque;
+
+use crate::buf::{Chain, Piece};
+
+/// Payloads shorter than this are copied to the heap when the application leaves them
+/// unread: a one-byte segment would pin a whole frame.
+const COPYBREAK_BYTES: usize = 512;
+
+/// In-order bytes of the peer, and the end of the stream once it is reached.
+#[derive(Debug, Default)]
+pub struct RecvStream {
+    pieces: VecDeque<Piece>,
+    len: usize,
+    frames: usize,
+    /// Pieces at the back that the copybreak has not looked at.
+    fresh: usize,
+    eof: bool,
+    delivered: u64,
+}
+
+impl RecvStream {
+    /// The next contiguous bytes; empty only if nothing is queued.
+    #[must_use]
+    pub fn peek(&self) -> &[u8] {
+        self.pieces.front().map_or(&[], Piece::bytes)
+    }
+
+    /// Drops `n` bytes from the front.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn consume(&mut self, mut n: usize) {
+        assert!(n <= self.len, "consume beyond the stream");
+        self.len -= n;
+        while n > 0 {
+            let Some(front) = self.pieces.front_mut() else {
+                break;
+            };
+            if front.len() > n {
+                front.trim_front(n);
+                break;
+            }
+            n -= front.len();
+            self.forget_front();
+        }
+    }
+
+    /// Takes the first piece, frame and all.
+    pub fn pop_piece(&mut self) -> Option<Piece> {
+        let piece = self.forget_front()?;
+        self.len -= piece.len();
+        Some(piece)
+    }
+
+    /// Unread bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing is unread (the stream may go on).
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether everything was read and nothing follows.
+    #[must_use]
+    pub fn eof(&self) -> bool {
+        self.eof && self.len == 0
+    }
+
+    /// Bytes that were ever in order.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Frames that unread bytes pin.
+    #[must_use]
+    pub fn pinned_frames(&self) -> usize {
+        self.frames
+    }
+
+    pub(crate) fn push(&mut self, chain: Chain) {
+        for piece in chain {
+            self.len += piece.len();
+            self.delivered += piece.len() as u64;
+            self.frames += usize::from(piece.pins_frame());
+            self.pieces.push_back(piece);
+            self.fresh += 1;
+        }
+    }
+
+    pub(crate) fn set_eof(&mut self) {
+        self.eof = true;
+    }
+
+    pub(crate) fn has_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Copies small pieces that stayed unread, each looked at once. Returns how many.
+    pub(crate) fn copybreak(&mut self) -> u64 {
+        self.copy_out(COPYBREAK_BYTES, true)
+    }
+
+    /// Copies everything unread, so that its frames go home. Returns how many pieces.
+    pub(crate) fn release_frames(&mut self) -> u64 {
+        self.copy_out(usize::MAX, false)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        (self.len, self.frames, self.fresh) = (0, 0, 0);
+    }
+
+    fn copy_out(&mut self, below: usize, only_fresh: bool) -> u64 {
+        let from = if only_fresh {
+            self.pieces.len() - self.fresh
+        } else {
+            0
+        };
+        self.fresh = 0;
+        let mut copied = 0;
+        for piece in self.pieces.range_mut(from..) {
+            if piece.len() < below && piece.copy_out() {
+                self.frames -= 1;
+                copied += 1;
+            }
+        }
+        copied
+    }
+
+    fn forget_front(&mut self) -> Option<Piece> {
+        let piece = self.pieces.pop_front()?;
+        self.frames -= usize::from(piece.pins_frame());
+        self.fresh = self.fresh.min(self.pieces.len());
+        Some(piece)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buf::FramePool;
+
+    fn framed(pool: &FramePool, bytes: &[u8]) -> Chain {
+        let mut frame = pool.alloc().unwrap();
+        frame.buffer_mut().unwrap()[..bytes.len()].copy_from_slice(bytes);
+        frame.set_len(bytes.len());
+        Piece::from_frame(frame, 0..bytes.len(), None).into()
+    }
+
+    #[test]
+    fn consumes_across_pieces_and_reports_the_end() {
+        let mut rx = RecvStream::default();
+        rx.push(Piece::copied(b"abc", None).into());
+        rx.push(Piece::copied(b"defg", None).into());
+        rx.set_eof();
+        rx.consume(4);
+        assert_eq!(rx.peek(), b"efg");
+        assert!(!rx.eof());
+        assert_eq!(rx.pop_piece().unwrap().bytes(), b"efg");
+        assert!(rx.eof() && rx.is_empty());
+        assert_eq!(rx.delivered(), 7);
+    }
+
+    #[test]
+    fn small_unread_pieces_give_their_frames_back() {
+        let pool = FramePool::heap(8, 2048);
+        let mut rx = RecvStream::default();
+        rx.push(framed(&pool, &[1; 10]));
+        rx.push(framed(&pool, &[2; 1000]));
+        assert_eq!(rx.pinned_frames(), 2);
+        assert_eq!(rx.copybreak(), 1);
+        assert_eq!(rx.copybreak(), 0, "each piece is looked at once");
+        assert_eq!((rx.pinned_frames(), pool.available()), (1, 7));
+        assert_eq!(rx.release_frames(), 1);
+        assert_eq!((rx.pinned_frames(), pool.available()), (0, 8));
+        assert_eq!(rx.peek(), &[1; 10]);
+    }
+}

@@ -1,0 +1,378 @@
+//! One subflow: TCP plus what MPTCP remembers about it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use super::api::{SubflowId, SubflowPath};
+use super::dsn::expand32;
+use super::info::Totals;
+use super::mapping::RxMappings;
+use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
+use super::sendqueue::{Chunk, SendQueue};
+use crate::offload::header::HeaderTemplate;
+use crate::tcp::{MapRef, State, Tcp};
+use crate::time::Instant;
+use crate::wire::mptcp::MptcpOption;
+use crate::wire::tcp::SeqNumber;
+use crate::wire::types::{AddressId, FourTuple};
+
+/// How far the MPTCP handshake of a subflow is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// SYN (MP_CAPABLE or plain) sent.
+    CapableSyn,
+    /// SYN received, SYN/ACK on its way; the third packet decides.
+    CapableAccepted,
+    /// MP_JOIN SYN sent.
+    JoinSyn,
+    /// MP_JOIN SYN received; the third packet has to prove the key.
+    JoinAccepted,
+    /// Our MP_JOIN ACK is not acknowledged: no data yet (RFC 8684 §3.2).
+    PreEstablished,
+    /// Carries data.
+    Established,
+}
+
+impl Phase {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Phase::CapableSyn => "mpc_syn_sent",
+            Phase::CapableAccepted => "mpc_syn_received",
+            Phase::JoinSyn => "join_syn_sent",
+            Phase::JoinAccepted => "join_syn_received",
+            Phase::PreEstablished => "pre_established",
+            Phase::Established => "established",
+        }
+    }
+}
+
+/// A transmission that the subflow has not been acknowledged for.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Sent {
+    /// Stream offset.
+    pub(crate) off: u64,
+    /// Bytes.
+    pub(crate) len: u32,
+}
+
+/// Filled, mapped, not yet taken by the port. Everything under one mapping stays on its
+/// subflow: the mapping was declared with the first segment.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Burst {
+    /// First offset under the mapping.
+    pub(crate) start: u64,
+    /// Next offset to send.
+    pub(crate) next: u64,
+    /// End of the burst.
+    pub(crate) end: u64,
+    /// The mapping of all its segments.
+    pub(crate) map: MapRef,
+}
+
+/// Options to send on pure ACKs of their own. Bounded: a full list drops the newest, which
+/// is counted by who tried.
+const SIGNALS_MAX: usize = 16;
+
+/// Why and how a subflow ended.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Death {
+    /// In words.
+    pub(crate) error: &'static str,
+    /// MP_TCPRST reason, sent or received.
+    pub(crate) reset_reason: Option<u8>,
+}
+
+/// A subflow of a connection.
+#[derive(Debug)]
+pub(crate) struct Subflow {
+    pub(crate) id: SubflowId,
+    pub(crate) path: SubflowPath,
+    pub(crate) template: HeaderTemplate,
+    pub(crate) tcp: Tcp,
+    pub(crate) phase: Phase,
+    /// The first subflow of the connection.
+    pub(crate) initial: bool,
+    /// Own nonce of a join.
+    pub(crate) nonce_local: u32,
+    /// The peer's nonce of a join.
+    pub(crate) nonce_remote: u32,
+    /// Next repetition of the MP_JOIN ACK, and how many there were.
+    pub(crate) join_ack: Option<(Instant, u8)>,
+    /// A SYN without MP_CAPABLE arrived after one with it: answer without.
+    pub(crate) plain_syn_seen: bool,
+    /// Mappings received and bytes that wait for them.
+    pub(crate) rx: RxMappings,
+    /// Transmissions in sequence order.
+    pub(crate) sent: VecDeque<Sent>,
+    /// Bytes of `sent`'s front that are acknowledged.
+    sent_front_acked: u32,
+    /// Filled but not taken by the port.
+    pub(crate) burst: Option<Burst>,
+    /// Option bytes for the DSS on data segments: 0 on plain TCP from the start.
+    pub(crate) dss_room: usize,
+    /// A DATA_ACK arrived on this subflow.
+    pub(crate) confirmed: bool,
+    /// End of what TCP was acknowledged for, as a stream offset.
+    pub(crate) acked_to: u64,
+    /// Segments in a row without any MPTCP option that acknowledged data or left bytes
+    /// without a mapping.
+    pub(crate) bare: u8,
+    /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
+    pub(crate) fail: Option<(u64, u8)>,
+    /// Some DSS arrived on this subflow.
+    pub(crate) dss_seen: bool,
+    /// DATA_ACK last sent here, as a stream offset.
+    pub(crate) data_ack_sent: u64,
+    /// Signals to send.
+    pub(crate) signals: VecDeque<MptcpOption>,
+    /// Send an empty DSS with the DATA_FIN.
+    pub(crate) data_fin_due: bool,
+    /// This side asked for backup use.
+    pub(crate) backup_local: bool,
+    /// The peer asked for backup use.
+    pub(crate) backup_remote: bool,
+    /// Makes no progress.
+    pub(crate) stale: bool,
+    /// Its port has no carrier.
+    pub(crate) port_down: bool,
+    /// The peer withdrew the address; reset unless something valid arrives by then.
+    pub(crate) withdrawn: Option<Instant>,
+    /// An address probe is due.
+    pub(crate) probe_due: bool,
+    /// FIN has been asked for.
+    pub(crate) closing: bool,
+    /// Reason for the MP_TCPRST of a RST that TCP is about to send.
+    pub(crate) reset_reason: Option<u8>,
+    /// The RST also carries MP_FAIL for this DSN.
+    pub(crate) reset_fail: Option<u64>,
+    /// TCP is closed but its RST has not left.
+    pub(crate) rst_unsent: bool,
+    /// The RST also carries MP_FASTCLOSE.
+    pub(crate) reset_fastclose: bool,
+    /// It reached `Established`.
+    pub(crate) was_established: bool,
+    /// Dead: removed at the end of the call.
+    pub(crate) death: Option<Death>,
+    pub(crate) totals: Totals,
+}
+
+impl Subflow {
+    pub(crate) fn new(
+        id: SubflowId,
+        path: SubflowPath,
+        template: HeaderTemplate,
+        tcp: Tcp,
+        phase: Phase,
+    ) -> Self {
+        let backup_local = path.backup;
+        Self {
+            id,
+            path,
+            template,
+            tcp,
+            phase,
+            initial: false,
+            nonce_local: 0,
+            nonce_remote: 0,
+            join_ack: None,
+            plain_syn_seen: false,
+            rx: RxMappings::default(),
+            sent: VecDeque::new(),
+            sent_front_acked: 0,
+            burst: None,
+            dss_room: DSS_BYTES,
+            confirmed: false,
+            acked_to: 0,
+            bare: 0,
+            fail: None,
+            dss_seen: false,
+            data_ack_sent: 0,
+            signals: VecDeque::new(),
+            data_fin_due: false,
+            backup_local,
+            backup_remote: false,
+            stale: false,
+            port_down: false,
+            withdrawn: None,
+            probe_due: false,
+            closing: false,
+            reset_reason: None,
+            reset_fail: None,
+            rst_unsent: false,
+            reset_fastclose: false,
+            was_established: false,
+            death: None,
+            totals: Totals::default(),
+        }
+    }
+
+    pub(crate) fn tuple(&self) -> FourTuple {
+        self.path.tuple
+    }
+
+    pub(crate) fn local_id(&self) -> AddressId {
+        self.path.local_id
+    }
+
+    pub(crate) fn remote_id(&self) -> AddressId {
+        self.path.remote_id
+    }
+
+    /// May carry data at all.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.phase == Phase::Established
+            && self.death.is_none()
+            && !self.closing
+            && self.tcp.state().may_send()
+    }
+
+    /// May be asked to carry signals.
+    pub(crate) fn is_established(&self) -> bool {
+        self.phase == Phase::Established
+            && self.death.is_none()
+            && self.tcp.state().is_synchronized()
+    }
+
+    /// Nothing more will leave or arrive.
+    pub(crate) fn is_gone(&self, now: Instant) -> bool {
+        match self.tcp.state() {
+            // The peer's FIN still wants its ACK.
+            State::TimeWait => self.port_down || !self.tcp.is_ack_due(now),
+            // A RST may still have to leave; without carrier it never will.
+            State::Closed => self.port_down || !self.rst_unsent,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn backup(&self) -> bool {
+        self.backup_local || self.backup_remote
+    }
+
+    pub(crate) fn impaired(&self) -> bool {
+        self.stale || self.port_down || self.withdrawn.is_some()
+    }
+
+    /// Bytes of options on data segments.
+    pub(crate) fn data_options_len(&self) -> usize {
+        let timestamps = if self.tcp.uses_timestamps() {
+            TIMESTAMPS_BYTES
+        } else {
+            0
+        };
+        timestamps + self.dss_room
+    }
+
+    /// Bytes in front of the payload of data segments.
+    pub(crate) fn data_header_len(&self) -> usize {
+        self.template.header_len(self.data_options_len())
+    }
+
+    /// Relative subflow sequence number of `seq` (SSN 1 is the first byte).
+    pub(crate) fn ssn(&self, seq: SeqNumber) -> u32 {
+        seq.diff(self.tcp.iss()).cast_unsigned()
+    }
+
+    /// Position in the received stream of a relative SSN from the peer, read near the data
+    /// at hand. `None` before the first byte.
+    pub(crate) fn rx_position(&self, ssn: u32) -> Option<u64> {
+        let expected = self.rx.pos() + self.rx.held_bytes() as u64;
+        expand32(ssn, expected + 1)?.checked_sub(1)
+    }
+
+    /// Records a new transmission, for which the queue holds a reference.
+    pub(crate) fn push_sent(&mut self, off: u64, len: u32) {
+        self.sent.push_back(Sent { off, len });
+    }
+
+    /// TCP was acknowledged for `n` more bytes: gives up what needs no resending. Returns
+    /// the end of the last range that is fully acknowledged, for plain TCP.
+    pub(crate) fn acknowledged(&mut self, n: u32, queue: &mut SendQueue) -> Option<u64> {
+        let mut done = None;
+        self.sent_front_acked += n;
+        while let Some(front) = self.sent.front().copied() {
+            if self.sent_front_acked < front.len {
+                if self.sent_front_acked > 0 {
+                    done = Some(front.off + u64::from(self.sent_front_acked));
+                }
+                break;
+            }
+            self.sent_front_acked -= front.len;
+            self.sent.pop_front();
+            queue.drop_ref(front.off);
+            done = Some(front.off + u64::from(front.len));
+        }
+        done
+    }
+
+    /// Gives up everything outstanding; the ranges go to `lost`.
+    pub(crate) fn drop_sent(&mut self, queue: &mut SendQueue, mut lost: impl FnMut(u64, u64)) {
+        for sent in self.sent.drain(..) {
+            lost(sent.off, sent.off + u64::from(sent.len));
+            queue.drop_ref(sent.off);
+        }
+        self.sent_front_acked = 0;
+        if let Some(burst) = self.burst.take() {
+            lost(burst.next, burst.end);
+            self.unref_burst(&burst, queue);
+        }
+    }
+
+    fn unref_burst(&mut self, burst: &Burst, queue: &mut SendQueue) {
+        let mut off = burst.next;
+        while off < burst.end {
+            let end = queue.chunk(off).map_or(burst.end, Chunk::end);
+            queue.drop_ref(off);
+            off = end;
+        }
+    }
+
+    /// A burst of which nothing has left is not bound to this subflow. Returns its range.
+    pub(crate) fn recall_burst(&mut self, queue: &mut SendQueue) -> Option<Range<u64>> {
+        let burst = self.burst.filter(|b| b.next == b.start)?;
+        self.burst = None;
+        self.unref_burst(&burst, queue);
+        Some(burst.start..burst.end)
+    }
+
+    /// Bytes that only this subflow keeps from being freed, at most.
+    pub(crate) fn pins_below(&self, una: u64) -> u64 {
+        self.sent
+            .iter()
+            .filter(|s| s.off < una)
+            .map(|s| u64::from(s.len))
+            .sum()
+    }
+
+    /// Queues a signal. False if there are too many.
+    pub(crate) fn signal(&mut self, option: MptcpOption) -> bool {
+        if self.signals.contains(&option) {
+            return true;
+        }
+        if self.signals.len() >= SIGNALS_MAX {
+            return false;
+        }
+        self.signals.push_back(option);
+        true
+    }
+
+    /// FIN after what was sent; nothing new is sent.
+    pub(crate) fn close(&mut self) {
+        if !self.closing {
+            self.closing = true;
+            self.tcp.close();
+        }
+    }
+
+    /// Ends the subflow at once, by RST with this reason.
+    pub(crate) fn reset(&mut self, reason: Option<u8>, error: &'static str) {
+        if self.death.is_none() {
+            self.reset_reason = reason;
+            self.rst_unsent = self.tcp.state() != State::SynSent;
+            self.tcp.abort();
+            self.death = Some(Death {
+                error,
+                reset_reason: reason,
+            });
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! What happens when time passes.
+
+use core::time::Duration;
+
+use super::api::{CloseReason, Cx};
+use super::connection::{Core, Mode};
+use super::event::Event;
+use super::input::STALE_RTOS;
+use super::subflow::Phase;
+use crate::counters::Counter;
+use crate::io::PortId;
+use crate::time::Instant;
+use crate::wire::mptcp::reset_reason;
+
+/// Repetitions of a MP_JOIN ACK without an answer.
+const JOIN_ACK_MAX: u8 = 6;
+/// Longest wait between connection-level retransmissions.
+const DATA_RTO_MAX: Duration = Duration::from_secs(60);
+/// Connection-level retransmission before any round trip was measured (RFC 6298 §2.1).
+const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
+/// What a timeout at connection level resends at once.
+const RESEND_BYTES: u64 = 65_536;
+/// A stale subflow may keep this share of the send buffer from being freed before it is
+/// reset (RFC 8684 §3.3.6: reason 5).
+const PINNED_SHARE: u64 = 2;
+
+impl Core {
+    /// Runs everything that is due.
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>) {
+        for i in 0..self.subflows.len() {
+            self.subflow_timer(cx, i);
+        }
+        self.send_announcements(cx);
+        self.repeat_fastclose(cx);
+        self.data_timer(cx);
+        self.reset_pinning_subflow(cx);
+        self.close_timer(cx);
+        self.advance_close(cx);
+    }
+
+    fn subflow_timer(&mut self, cx: &mut Cx<'_>, i: usize) {
+        let s = &mut self.subflows[i];
+        if s.death.is_some() {
+            return;
+        }
+        let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
+        if due {
+            let verdict = s.tcp.on_timer(cx.now, cx.counters);
+            if verdict.timed_out {
+                s.rst_unsent = true;
+                s.reset_reason = Some(reset_reason::BAD_PERFORMANCE);
+                self.bury(i, None, "timed out");
+                return;
+            }
+            if verdict.closed {
+                self.bury(i, None, "closed");
+                return;
+            }
+            if verdict.rto_fired && self.subflows[i].phase == Phase::Established {
+                self.on_rto(cx, i, verdict.consecutive_rtos);
+            }
+        }
+        let s = &mut self.subflows[i];
+        if s.withdrawn.is_some_and(|at| at <= cx.now) {
+            cx.counters.inc(Counter::RmSubflow);
+            self.kill(i, Some(reset_reason::UNSPECIFIED), "address removed by peer");
+            return;
+        }
+        if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
+            if sent >= JOIN_ACK_MAX {
+                self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "MP_JOIN not acknowledged");
+            } else {
+                let wait = s.tcp.rto() * (1 << (sent + 1));
+                s.join_ack = Some((cx.now + wait, sent + 1));
+                s.tcp.ack_now();
+            }
+        }
+    }
+
+    /// A retransmission timeout: what is outstanding is sent on other subflows, too, and
+    /// the second in a row makes the subflow stale.
+    fn on_rto(&mut self, cx: &mut Cx<'_>, i: usize, consecutive: u32) {
+        self.reinject_outstanding(i);
+        let s = &mut self.subflows[i];
+        if consecutive >= STALE_RTOS && !s.stale {
+            s.stale = true;
+            cx.counters.inc(Counter::SubflowStale);
+            cx.actions.events.push(Event::SubflowStale {
+                token: self.id,
+                subflow: s.id,
+                stale: true,
+            });
+        }
+    }
+
+    /// Queues what subflow `i` has outstanding for other subflows, if there are any.
+    pub(crate) fn reinject_outstanding(&mut self, i: usize) {
+        let others = self
+            .subflows
+            .iter()
+            .enumerate()
+            .any(|(n, s)| n != i && s.is_usable());
+        if !others || self.mode == Mode::Tcp {
+            return;
+        }
+        let una = self.send.una();
+        let id = self.subflows[i].id;
+        for sent in &self.subflows[i].sent {
+            let end = sent.off + u64::from(sent.len);
+            if end > una {
+                self.reinject.add(sent.off.max(una)..end, Some(id));
+            }
+        }
+    }
+
+    /// A port lost or regained its carrier.
+    pub(crate) fn on_port(&mut self, cx: &mut Cx<'_>, port: PortId, down: bool) {
+        for i in 0..self.subflows.len() {
+            if self.subflows[i].path.port != port || self.subflows[i].port_down == down {
+                continue;
+            }
+            self.subflows[i].port_down = down;
+            let event = Event::SubflowStale {
+                token: self.id,
+                subflow: self.subflows[i].id,
+                stale: down,
+            };
+            cx.actions.events.push(event);
+            if down {
+                cx.counters.inc(Counter::SubflowStale);
+                self.reinject_outstanding(i);
+                // What has not left under its mapping yet is free to go elsewhere; a burst
+                // that has begun is sent elsewhere, and finished here when the port is back.
+                let id = self.subflows[i].id;
+                if let Some(range) = self.subflows[i].recall_burst(&mut self.send) {
+                    self.reinject.add(range, None);
+                } else if let Some(burst) = self.subflows[i].burst {
+                    self.reinject.add(burst.next..burst.end, Some(id));
+                }
+            } else {
+                cx.counters.inc(Counter::SubflowRecover);
+                // The peer may have been waiting for long: tell it we are back.
+                self.subflows[i].tcp.ack_now();
+            }
+        }
+    }
+
+    /// How long to wait for a DATA_ACK: longer than any subflow waits by itself.
+    fn data_rto_interval(&self) -> Duration {
+        let slowest = self
+            .subflows
+            .iter()
+            .filter(|s| s.is_usable() && !s.impaired())
+            .map(|s| s.tcp.rto())
+            .max()
+            .unwrap_or(DATA_RTO_INITIAL);
+        (slowest * 2)
+            .saturating_mul(1 << self.data_rto_backoff.min(16))
+            .min(DATA_RTO_MAX)
+    }
+
+    /// Starts the connection-level timer if something is unacknowledged or blocked.
+    pub(crate) fn arm_data_rto(&mut self, now: Instant) {
+        let waiting = self.mode == Mode::Mptcp
+            && !self.is_over()
+            && self.is_established()
+            && (self.send.unacked() > 0 || self.closing.fin_unacked() || self.blocked);
+        if !waiting {
+            self.data_rto = None;
+        } else if self.data_rto.is_none() {
+            self.data_rto = Some(now + self.data_rto_interval());
+        }
+    }
+
+    fn data_timer(&mut self, cx: &mut Cx<'_>) {
+        if self.data_rto.is_none_or(|at| at > cx.now) || self.is_over() {
+            return;
+        }
+        self.data_rto = None;
+        self.data_rto_backoff += 1;
+        if self.send.unacked() == 0 {
+            if self.closing.fin_unacked() {
+                // Another subflow each time.
+                let turn = usize::try_from(self.data_rto_backoff).unwrap_or(0);
+                if let Some(i) = self.nth_signal_subflow(turn) {
+                    self.subflows[i].data_fin_due = true;
+                    self.subflows[i].tcp.ack_now();
+                }
+            } else if self.blocked {
+                self.probe_window(cx);
+            }
+        } else {
+            self.recover = self.sent_max;
+            let head = self.send.una();
+            if self.send.outstanding(head) {
+                // A subflow is still trying: help it by another one.
+                let holder = self
+                    .subflows
+                    .iter()
+                    .find(|s| s.sent.iter().any(|t| t.off <= head && head < t.off + u64::from(t.len)))
+                    .map(|s| s.id);
+                if let Some(end) = self.send.chunk(head).map(|c| c.end())
+                    && self.subflows.len() > 1
+                {
+                    self.reinject.add(head..end, holder);
+                }
+            } else {
+                self.refill_hole();
+                if self.snd_edge <= head {
+                    self.probe_window(cx);
+                }
+            }
+        }
+        self.arm_data_rto(cx.now);
+    }
+
+    /// Data was acknowledged at subflow level but not at connection level, and nothing has
+    /// it outstanding: the peer dropped it above TCP. It is sent again.
+    pub(crate) fn refill_hole(&mut self) {
+        let head = self.send.una();
+        if self.mode == Mode::Tcp || head >= self.recover.min(self.sent_max) {
+            return;
+        }
+        let mut end = head;
+        while end < self.sent_max && end < head + RESEND_BYTES && !self.send.outstanding(end) {
+            match self.send.chunk(end) {
+                Some(chunk) => end = chunk.end(),
+                None => break,
+            }
+        }
+        // What a port has not taken yet belongs to its burst.
+        for s in &self.subflows {
+            if let Some(burst) = s.burst
+                && burst.next < end
+                && head < burst.end
+            {
+                end = burst.next.max(head);
+            }
+        }
+        if end > head {
+            self.reinject.add(head..end, None);
+        }
+    }
+
+    /// Asks for the window: a segment that must be answered.
+    fn probe_window(&mut self, cx: &mut Cx<'_>) {
+        let turn = usize::try_from(self.data_rto_backoff).unwrap_or(0);
+        if let Some(i) = self.nth_signal_subflow(turn.saturating_sub(1)) {
+            cx.counters.inc(Counter::WinProbe);
+            self.subflows[i].probe_due = true;
+        }
+    }
+
+    /// A subflow that makes no progress must not pin the send buffer for ever.
+    fn reset_pinning_subflow(&mut self, cx: &mut Cx<'_>) {
+        let limit = u64::from(cx.config.send_buffer_bytes) / PINNED_SHARE;
+        if self.send.pinned_bytes() <= limit || self.subflows.len() < 2 {
+            return;
+        }
+        let una = self.send.una();
+        let worst = (0..self.subflows.len())
+            .filter(|i| self.subflows[*i].impaired() && self.subflows[*i].death.is_none())
+            .max_by_key(|i| self.subflows[*i].pins_below(una));
+        if let Some(i) = worst {
+            self.kill(
+                i,
+                Some(reset_reason::BAD_PERFORMANCE),
+                "unacceptable performance",
+            );
+        }
+    }
+
+    fn close_timer(&mut self, cx: &mut Cx<'_>) {
+        if self.is_over() {
+            return;
+        }
+        if self.closing.deadline.is_some_and(|at| at <= cx.now) {
+            let reason = if self.closing.closes_subflows(&self.reassembly) {
+                CloseReason::Finished
+            } else {
+                CloseReason::CloseTimeout
+            };
+            return self.finish(reason);
+        }
+        let gone = self
+            .subflowless_since
+            .is_some_and(|at| at + cx.config.subflowless_timeout <= cx.now);
+        if gone {
+            cx.counters.inc(Counter::SubflowlessTimeout);
+            self.finish(CloseReason::Subflowless);
+        }
+    }
+
+    /// The earliest of all deadlines.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let subflows = self.subflows.iter().filter(|s| s.death.is_none()).flat_map(|s| {
+            [
+                s.tcp.next_deadline(),
+                s.withdrawn,
+                s.join_ack.map(|(at, _)| at),
+            ]
+        });
+        subflows
+            .chain([
+                self.addresses_deadline(),
+                self.data_rto,
+                self.close_deadline(self.subflowless_timeout),
+            ])
+            .flatten()
+            .min()
+    }
+
+    fn addresses_deadline(&self) -> Option<Instant> {
+        if self.fully_established && self.is_mptcp() && !self.is_over() {
+            self.addresses.next_deadline()
+        } else {
+            None
+        }
+    }
+}
