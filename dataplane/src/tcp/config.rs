@@ -1,0 +1,122 @@
+//! What the owner of a connection chooses.
+
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Which congestion controller a connection runs.
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CongestionKind {
+    /// RFC 5681 and 6582.
+    #[serde(rename = "reno")]
+    NewReno,
+    /// RFC 9438.
+    #[default]
+    Cubic,
+}
+
+/// Per-connection parameters. `Default` is a good Internet host.
+#[derive(Clone, Debug)]
+pub struct TcpConfig {
+    /// The MSS option we send: path MTU less fixed IP and TCP headers, options not subtracted (RFC 6691).
+    pub mss: u16,
+    /// Fixed IP and TCP header bytes (40 for IPv4, 60 for IPv6): turns an ICMP MTU into an MSS.
+    pub header_bytes: u16,
+    /// TCP option bytes on every data segment (12 for timestamps, and a DSS): subtracted from the MSS.
+    pub option_room: u8,
+    /// Largest receive window ever offered; chooses the window scale.
+    pub recv_buffer_max: u32,
+    /// Offer window scaling (RFC 7323 §2).
+    pub window_scale: bool,
+    /// Offer timestamps (RFC 7323 §3).
+    pub timestamps: bool,
+    /// Offer SACK (RFC 2018).
+    pub sack: bool,
+    /// Segments that may be outstanding: bounds the scoreboard.
+    pub segments_max: u32,
+    /// Congestion controller.
+    pub congestion: CongestionKind,
+    /// Spread data over the round trip instead of sending in bursts.
+    pub pacing: bool,
+    /// Leave slow start before the queue overflows (RFC 9406).
+    pub hystart: bool,
+    /// Floor of the retransmission timeout. RFC 6298 §2.4 says 1 s; 200 ms is what Linux uses and
+    /// what a failover between subflows can live with. Delayed ACKs of peers stay below it.
+    pub min_rto: Duration,
+    /// Ceiling of the retransmission timeout (RFC 6298 §2.5: at least 60 s).
+    pub max_rto: Duration,
+    /// SYN retransmissions before a connect gives up.
+    pub syn_retries: u8,
+    /// SYN/ACK retransmissions before an accept gives up.
+    pub synack_retries: u8,
+    /// How long sent data may stay unacknowledged (RFC 9293 §3.8.3 R2: at least 100 s).
+    pub user_timeout: Duration,
+    /// Idle time before the first keepalive probe; `None` sends none (RFC 9293 §3.8.4).
+    pub keepalive: Option<Duration>,
+    /// Time between keepalive probes.
+    pub keepalive_interval: Duration,
+    /// Unanswered keepalive probes that end the connection.
+    pub keepalive_probes: u8,
+    /// Longest delay of an ACK (RFC 9293 §3.8.6.3: below 500 ms).
+    pub delayed_ack: Duration,
+    /// Length of TIME-WAIT; 60 s like Linux, where RFC 9293 has 2 MSL = 240 s.
+    pub time_wait: Duration,
+}
+
+impl Default for TcpConfig {
+    fn default() -> Self {
+        Self {
+            mss: 1460,
+            header_bytes: 40,
+            option_room: 12,
+            recv_buffer_max: 4 << 20,
+            window_scale: true,
+            timestamps: true,
+            sack: true,
+            segments_max: 16_384,
+            congestion: CongestionKind::default(),
+            pacing: true,
+            hystart: true,
+            min_rto: Duration::from_millis(200),
+            max_rto: Duration::from_secs(120),
+            syn_retries: 6,
+            synack_retries: 5,
+            user_timeout: Duration::from_secs(120),
+            keepalive: None,
+            keepalive_interval: Duration::from_secs(75),
+            keepalive_probes: 9,
+            delayed_ack: Duration::from_millis(40),
+            time_wait: Duration::from_secs(60),
+        }
+    }
+}
+
+impl TcpConfig {
+    /// The shift that lets 16 bits express `recv_buffer_max` (RFC 7323 §2.3: at most 14).
+    pub(super) fn receive_shift(&self) -> u8 {
+        (0..14)
+            .find(|shift| self.recv_buffer_max >> shift <= 0xffff)
+            .unwrap_or(14)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shift_fits_the_buffer() {
+        let shift = |bytes| {
+            TcpConfig {
+                recv_buffer_max: bytes,
+                ..TcpConfig::default()
+            }
+            .receive_shift()
+        };
+        assert_eq!(shift(65_535), 0);
+        assert_eq!(shift(65_536), 1);
+        assert_eq!(shift(4 << 20), 7);
+        assert_eq!(shift(u32::MAX), 14);
+    }
+}

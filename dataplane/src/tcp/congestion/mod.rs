@@ -1,0 +1,305 @@
+//! Congestion control: one file per algorithm behind one trait, dispatched by an enum.
+//!
+//! A controller decides how the window grows outside recovery and how far it falls at a
+//! congestion event. What happens during recovery is PRR's (`prr`), slow start and its exit are
+//! common to all (`hystart`). Everything counts bytes.
+
+mod cubic;
+mod hystart;
+mod newreno;
+
+use core::time::Duration;
+
+use self::cubic::Cubic;
+use self::hystart::HyStart;
+use self::newreno::NewReno;
+use super::config::CongestionKind;
+use crate::time::Instant;
+
+/// Initial window in segments (RFC 6928 §2).
+const INITIAL_SEGMENTS: u32 = 10;
+/// ... and in bytes: max(2*MSS, 14600).
+const INITIAL_BYTES: u32 = 14_600;
+/// Per-ACK growth limit in slow start without pacing, in segments (RFC 9406 §4.2, L).
+const SLOW_START_SEGMENTS_PER_ACK: u32 = 8;
+
+/// RFC 6928 §2: min(10*MSS, max(2*MSS, 14600)).
+pub(super) fn initial_window(mss: u32) -> u32 {
+    (INITIAL_SEGMENTS * mss).min(INITIAL_BYTES.max(2 * mss))
+}
+
+/// What a controller may change.
+#[derive(Clone, Debug)]
+pub(super) struct Window {
+    pub(super) cwnd: u32,
+    pub(super) ssthresh: u32,
+    pub(super) mss: u32,
+}
+
+impl Window {
+    pub(super) fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
+    }
+}
+
+/// One ACK outside recovery that acknowledged new data.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct AckSample {
+    pub(super) now: Instant,
+    /// Bytes newly acknowledged, cumulatively.
+    pub(super) acked: u32,
+    /// A round trip measured by this ACK.
+    pub(super) rtt: Option<Duration>,
+    pub(super) srtt: Duration,
+    /// This ACK ended a round: everything sent before the round began is acknowledged.
+    pub(super) round_end: bool,
+    /// The window was in use: growing an idle window means nothing (RFC 9438 §5.8, RFC 7661).
+    pub(super) cwnd_limited: bool,
+}
+
+/// What each algorithm decides.
+trait Controller {
+    /// Grows the window in congestion avoidance.
+    fn on_ack(&mut self, ack: &AckSample, window: &mut Window);
+    /// Loss (or CE): returns the new `ssthresh`.
+    fn on_congestion_event(&mut self, window: &Window, in_flight: u32) -> u32;
+    /// Retransmission timeout: returns the new `ssthresh`.
+    fn on_timeout(&mut self, window: &Window, in_flight: u32) -> u32;
+    /// The last congestion event was spurious and the window is as before it.
+    fn on_undo(&mut self);
+    /// Sending resumed after `idle`.
+    fn on_idle(&mut self, idle: Duration);
+}
+
+#[derive(Clone, Debug)]
+enum Algorithm {
+    NewReno(NewReno),
+    Cubic(Cubic),
+}
+
+macro_rules! dispatch {
+    ($self:expr, $c:ident => $e:expr) => {
+        match $self {
+            Algorithm::NewReno($c) => $e,
+            Algorithm::Cubic($c) => $e,
+        }
+    };
+}
+
+/// A window and who moves it.
+#[derive(Clone, Debug)]
+pub(super) struct Congestion {
+    pub(super) window: Window,
+    algorithm: Algorithm,
+    hystart: Option<HyStart>,
+    paced: bool,
+    /// The window and threshold before the last event.
+    prior: (u32, u32),
+}
+
+impl Congestion {
+    pub(super) fn new(kind: CongestionKind, mss: u32, hystart: bool, paced: bool) -> Self {
+        let window = Window {
+            cwnd: initial_window(mss),
+            ssthresh: u32::MAX,
+            mss,
+        };
+        Self {
+            prior: (window.cwnd, window.ssthresh),
+            window,
+            algorithm: match kind {
+                CongestionKind::NewReno => Algorithm::NewReno(NewReno::default()),
+                CongestionKind::Cubic => Algorithm::Cubic(Cubic::default()),
+            },
+            hystart: hystart.then(HyStart::default),
+            paced,
+        }
+    }
+
+    pub(super) fn on_ack(&mut self, ack: &AckSample) {
+        let window = &mut self.window;
+        if window.in_slow_start() {
+            let mut acked = ack.acked;
+            if !self.paced {
+                acked = acked.min(SLOW_START_SEGMENTS_PER_ACK * window.mss);
+            }
+            if let Some(hystart) = &mut self.hystart {
+                match hystart.on_ack(ack) {
+                    hystart::Growth::Full => {}
+                    hystart::Growth::Conservative => acked /= hystart::CSS_GROWTH_DIVISOR,
+                    hystart::Growth::Exit => {
+                        window.ssthresh = window.cwnd;
+                        return;
+                    }
+                }
+            }
+            if ack.cwnd_limited {
+                window.cwnd = window
+                    .cwnd
+                    .saturating_add(acked)
+                    .min(window.ssthresh.max(window.cwnd));
+            }
+        } else if ack.cwnd_limited {
+            dispatch!(&mut self.algorithm, c => c.on_ack(ack, window));
+        }
+    }
+
+    /// Sets `ssthresh`; the window itself is PRR's to lower.
+    pub(super) fn on_congestion_event(&mut self, in_flight: u32) {
+        self.prior = (self.window.cwnd, self.window.ssthresh);
+        self.window.ssthresh =
+            dispatch!(&mut self.algorithm, c => c.on_congestion_event(&self.window, in_flight));
+    }
+
+    /// RFC 5681 §3.1 (4): the loss window. `first` is false for a repeated timeout of the same
+    /// data, which says nothing new about the path's capacity.
+    pub(super) fn on_timeout(&mut self, in_flight: u32, first: bool) {
+        if first {
+            self.prior = (self.window.cwnd, self.window.ssthresh);
+            self.window.ssthresh =
+                dispatch!(&mut self.algorithm, c => c.on_timeout(&self.window, in_flight));
+        }
+        self.window.cwnd = self.window.mss;
+    }
+
+    /// The last event was spurious (RFC 4015 in spirit): take the window back.
+    pub(super) fn undo(&mut self) {
+        self.window.cwnd = self.window.cwnd.max(self.prior.0);
+        self.window.ssthresh = self.window.ssthresh.max(self.prior.1);
+        dispatch!(&mut self.algorithm, c => c.on_undo());
+    }
+
+    /// The window after a pause of `idle` (RFC 2861 §3.2 with RFC 5681 §4.1 as the floor): it
+    /// halves per RTO down to the initial window.
+    pub(super) fn window_after_idle(&self, idle: Duration, rto: Duration) -> u32 {
+        let floor = initial_window(self.window.mss).min(self.window.cwnd);
+        let periods = idle.as_nanos() / rto.as_nanos().max(1);
+        let halvings = u32::try_from(periods).unwrap_or(u32::MAX).min(31);
+        (self.window.cwnd >> halvings).max(floor)
+    }
+
+    /// Applies [`Self::window_after_idle`].
+    pub(super) fn restart_after_idle(&mut self, idle: Duration, rto: Duration) {
+        let cwnd = self.window_after_idle(idle, rto);
+        if cwnd < self.window.cwnd {
+            // Slow start returns quickly to what was known to fit.
+            let known = self.window.cwnd / 4 * 3;
+            self.window.ssthresh = self.window.ssthresh.max(known);
+            self.window.cwnd = cwnd;
+        }
+        dispatch!(&mut self.algorithm, c => c.on_idle(idle));
+    }
+
+    /// The segment size changed; the window in bytes stays, but not below two segments' worth
+    /// of the smaller size.
+    pub(super) fn set_mss(&mut self, mss: u32) {
+        self.window.mss = mss;
+        self.window.cwnd = self.window.cwnd.max(mss);
+    }
+
+    /// Linux's factors: two windows per round trip in slow start, 1.2 afterwards.
+    pub(super) fn pacing_rate(&self, srtt: Duration) -> u64 {
+        let percent = if self.window.cwnd < self.window.ssthresh / 2 {
+            200
+        } else {
+            120
+        };
+        let ns = u64::try_from(srtt.as_nanos()).unwrap_or(u64::MAX).max(1000);
+        let bytes = u128::from(self.window.cwnd) * percent * 10_000_000;
+        u64::try_from(bytes / u128::from(ns))
+            .unwrap_or(u64::MAX)
+            .max(1)
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::NewReno(_) => "reno",
+            Algorithm::Cubic(_) => "cubic",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 1000;
+
+    fn ack(acked: u32) -> AckSample {
+        AckSample {
+            now: Instant::ZERO,
+            acked,
+            rtt: None,
+            srtt: Duration::from_millis(10),
+            round_end: false,
+            cwnd_limited: true,
+        }
+    }
+
+    #[test]
+    fn initial_window_is_rfc6928() {
+        assert_eq!(initial_window(1460), 14_600);
+        assert_eq!(initial_window(536), 5_360);
+        assert_eq!(initial_window(8960), 17_920);
+    }
+
+    #[test]
+    fn slow_start_doubles_and_stops_at_ssthresh() {
+        let mut c = Congestion::new(CongestionKind::NewReno, MSS, false, true);
+        c.on_ack(&ack(10 * MSS));
+        assert_eq!(c.window.cwnd, 20 * MSS);
+        c.window.ssthresh = 21 * MSS;
+        c.on_ack(&ack(10 * MSS));
+        assert_eq!(c.window.cwnd, 21 * MSS);
+    }
+
+    #[test]
+    fn an_unused_window_does_not_grow() {
+        let mut c = Congestion::new(CongestionKind::Cubic, MSS, true, true);
+        c.on_ack(&AckSample {
+            cwnd_limited: false,
+            ..ack(MSS)
+        });
+        assert_eq!(c.window.cwnd, 10 * MSS);
+    }
+
+    #[test]
+    fn unpaced_slow_start_limits_a_stretch_ack() {
+        let mut c = Congestion::new(CongestionKind::NewReno, MSS, false, false);
+        c.on_ack(&ack(100 * MSS));
+        assert_eq!(c.window.cwnd, 18 * MSS);
+    }
+
+    #[test]
+    fn timeout_then_undo_restores_the_window() {
+        let mut c = Congestion::new(CongestionKind::Cubic, MSS, false, true);
+        c.window.cwnd = 100 * MSS;
+        c.on_timeout(100 * MSS, true);
+        assert_eq!(c.window.cwnd, MSS);
+        assert_eq!(c.window.ssthresh, 70 * MSS);
+        c.on_timeout(MSS, false);
+        assert_eq!(c.window.ssthresh, 70 * MSS);
+        c.undo();
+        assert_eq!(c.window.cwnd, 100 * MSS);
+    }
+
+    #[test]
+    fn idle_halves_per_rto_down_to_the_initial_window() {
+        let mut c = Congestion::new(CongestionKind::NewReno, MSS, false, true);
+        c.window.cwnd = 100 * MSS;
+        let rto = Duration::from_millis(200);
+        assert_eq!(c.window_after_idle(rto / 2, rto), 100 * MSS);
+        assert_eq!(c.window_after_idle(rto * 2, rto), 25 * MSS);
+        c.restart_after_idle(rto * 100, rto);
+        assert_eq!(c.window.cwnd, 10 * MSS);
+    }
+
+    #[test]
+    fn pacing_is_faster_in_slow_start() {
+        let mut c = Congestion::new(CongestionKind::NewReno, MSS, false, true);
+        let srtt = Duration::from_millis(10);
+        assert_eq!(c.pacing_rate(srtt), 2_000_000);
+        c.window.ssthresh = 10 * MSS;
+        assert_eq!(c.pacing_rate(srtt), 1_200_000);
+    }
+}

@@ -1,0 +1,136 @@
+//! Segment size: what the path carries, lowered by ICMP (RFC 1191, 8201 with the checks of
+//! RFC 5927) or by black-hole detection (after RFC 4821), raised again later.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// Sizes tried when full segments vanish: what fits 1280 bytes with IPv6, and the default MSS of
+/// RFC 9293 §3.7.1.
+const BASES: [u16; 2] = [1220, 536];
+/// Smallest MTU that an ICMP error may ask for: below Linux's `min_pmtu` (552) and IPv6's
+/// minimum it is an attack, not a link.
+const MTU_MIN_IPV4: u32 = 552;
+const MTU_MIN_IPV6: u32 = 1280;
+/// Fixed header bytes of IPv6 and TCP.
+const HEADER_BYTES_IPV6: u32 = 60;
+/// Timeouts in a row that make full-sized segments suspect.
+const SUSPECT_RTOS: u32 = 2;
+/// RFC 8201 §4: not before 10 minutes for what a router said.
+const RAISE_AFTER_ICMP: Duration = Duration::from_secs(600);
+/// A path that was down looks like a black hole, so the first guess is reviewed soon.
+const RAISE_AFTER_GUESS_MIN: Duration = Duration::from_secs(5);
+
+/// The segment size in force. All sizes are MSS as in the option: TCP options not subtracted.
+#[derive(Clone, Debug)]
+pub(super) struct PathMtu {
+    ceiling: u16,
+    current: u16,
+    header_bytes: u16,
+    raise_at: Option<Instant>,
+    next_guess: Duration,
+}
+
+impl PathMtu {
+    pub(super) fn new(mss: u16, header_bytes: u16) -> Self {
+        Self {
+            ceiling: mss,
+            current: mss,
+            header_bytes,
+            raise_at: None,
+            next_guess: RAISE_AFTER_GUESS_MIN,
+        }
+    }
+
+    /// The peer's or the owner's limit.
+    pub(super) fn limit(&mut self, mss: u16) {
+        self.ceiling = self.ceiling.min(mss);
+        self.current = self.current.min(mss);
+    }
+
+    pub(super) fn mss(&self) -> u16 {
+        self.current
+    }
+
+    /// A router named the next hop's MTU; true if that lowers the size. The caller has checked
+    /// the embedded sequence number.
+    pub(super) fn on_icmp(&mut self, now: Instant, mtu: u32) -> bool {
+        let header = u32::from(self.header_bytes);
+        let least = if header >= HEADER_BYTES_IPV6 {
+            MTU_MIN_IPV6
+        } else {
+            MTU_MIN_IPV4
+        };
+        let mss = u16::try_from(mtu.max(least).saturating_sub(header)).unwrap_or(u16::MAX);
+        if mss >= self.current {
+            return false;
+        }
+        self.current = mss;
+        self.raise_at = Some(now + RAISE_AFTER_ICMP);
+        true
+    }
+
+    /// The `rtos`th timeout in a row hit a segment of `len` bytes (options included); true if
+    /// the size was lowered.
+    pub(super) fn on_timeout(&mut self, now: Instant, rtos: u32, len: u32) -> bool {
+        if rtos < SUSPECT_RTOS {
+            return false;
+        }
+        let Some(base) = BASES.into_iter().find(|base| u32::from(*base) < len) else {
+            return false;
+        };
+        if base >= self.current {
+            return false;
+        }
+        self.current = base;
+        self.raise_at = Some(now + self.next_guess);
+        self.next_guess = (self.next_guess * 8).min(RAISE_AFTER_ICMP);
+        true
+    }
+
+    /// Data gets through; true if it is time to try the full size again.
+    pub(super) fn on_progress(&mut self, now: Instant) -> bool {
+        if self.raise_at.is_some_and(|at| at <= now) {
+            self.raise_at = None;
+            self.current = self.ceiling;
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn icmp_lowers_within_reason() {
+        let mut v4 = PathMtu::new(1460, 40);
+        assert!(!v4.on_icmp(Instant::ZERO, 1500));
+        assert!(v4.on_icmp(Instant::ZERO, 1400));
+        assert_eq!(v4.mss(), 1360);
+        assert!(v4.on_icmp(Instant::ZERO, 68));
+        assert_eq!(v4.mss(), 512);
+        let mut v6 = PathMtu::new(1440, 60);
+        assert!(v6.on_icmp(Instant::ZERO, 600));
+        assert_eq!(v6.mss(), 1220);
+    }
+
+    #[test]
+    fn a_black_hole_lowers_twice_and_is_reviewed_ever_later() {
+        let mut path = PathMtu::new(1460, 40);
+        assert!(!path.on_timeout(Instant::ZERO, 1, 1460));
+        assert!(path.on_timeout(Instant::ZERO, 2, 1460));
+        assert_eq!(path.mss(), 1220);
+        assert!(
+            !path.on_timeout(Instant::ZERO, 3, 100),
+            "not the size's fault"
+        );
+        assert!(path.on_timeout(Instant::ZERO, 3, 1220));
+        assert_eq!(path.mss(), 536);
+        assert!(!path.on_timeout(Instant::ZERO, 4, 536));
+        assert!(!path.on_progress(Instant::from_millis(39_999)));
+        assert!(path.on_progress(Instant::from_millis(40_000)));
+        assert_eq!(path.mss(), 1460);
+    }
+}

@@ -1,0 +1,164 @@
+//! Round-trip time and the retransmission timeout (RFC 6298), and the windowed minimum for RACK.
+
+use core::time::Duration;
+
+use crate::time::Instant;
+
+/// Before the first sample (RFC 6298 §2.1).
+const RTO_INITIAL: Duration = Duration::from_secs(1);
+/// Clock granularity G: timers are ns, but a worker wakes about this often.
+const GRANULARITY: Duration = Duration::from_millis(1);
+/// How long a minimum is believed.
+const MIN_RTT_WINDOW: Duration = Duration::from_secs(300);
+
+/// Smoothed round trip, its variation, its recent minimum.
+#[derive(Clone, Debug)]
+pub(super) struct RttEstimator {
+    srtt: Option<Duration>,
+    rttvar: Duration,
+    latest: Duration,
+    min: Option<(Duration, Instant)>,
+    rto_min: Duration,
+    rto_max: Duration,
+    backoff: u32,
+}
+
+impl RttEstimator {
+    pub(super) fn new(rto_min: Duration, rto_max: Duration) -> Self {
+        Self {
+            srtt: None,
+            rttvar: Duration::ZERO,
+            latest: Duration::ZERO,
+            min: None,
+            rto_min,
+            rto_max,
+            backoff: 0,
+        }
+    }
+
+    /// Takes a sample; the caller has applied Karn's rule (RFC 6298 §3).
+    pub(super) fn sample(&mut self, now: Instant, rtt: Duration) {
+        self.sample_min(now, rtt);
+        self.latest = rtt;
+        match self.srtt {
+            None => {
+                // RFC 6298 §2.2
+                self.srtt = Some(rtt);
+                self.rttvar = rtt / 2;
+            }
+            Some(srtt) => {
+                // RFC 6298 §2.3: beta 1/4 with the old SRTT, then alpha 1/8.
+                let deviation = srtt.abs_diff(rtt);
+                self.rttvar = (self.rttvar * 3 + deviation) / 4;
+                self.srtt = Some((srtt * 7 + rtt) / 8);
+            }
+        }
+        self.backoff = 0;
+    }
+
+    /// A sample good for the minimum only (an ACK that may have been delayed is not small).
+    pub(super) fn sample_min(&mut self, now: Instant, rtt: Duration) {
+        let replace = match self.min {
+            None => true,
+            Some((min, at)) => rtt <= min || now - at > MIN_RTT_WINDOW,
+        };
+        if replace {
+            self.min = Some((rtt, now));
+        }
+    }
+
+    pub(super) fn srtt(&self) -> Option<Duration> {
+        self.srtt
+    }
+
+    pub(super) fn rttvar(&self) -> Duration {
+        self.rttvar
+    }
+
+    pub(super) fn latest(&self) -> Duration {
+        self.latest
+    }
+
+    pub(super) fn min(&self) -> Option<Duration> {
+        self.min.map(|(rtt, _)| rtt)
+    }
+
+    /// RTO without back-off.
+    pub(super) fn rto_base(&self) -> Duration {
+        match self.srtt {
+            None => RTO_INITIAL,
+            // Like Linux the floor applies to the variation term, so that the timeout stays
+            // a whole `rto_min` above the round trip.
+            Some(srtt) => srtt + (self.rttvar * 4).max(GRANULARITY).max(self.rto_min),
+        }
+        .clamp(self.rto_min, self.rto_max)
+    }
+
+    /// RTO with back-off (RFC 6298 §5.5).
+    pub(super) fn rto(&self) -> Duration {
+        self.rto_base()
+            .saturating_mul(1 << self.backoff.min(20))
+            .min(self.rto_max)
+    }
+
+    /// Doubles the timeout.
+    pub(super) fn back_off(&mut self) {
+        self.backoff = self.backoff.saturating_add(1);
+    }
+
+    /// New data was acknowledged: the path works (RFC 6298 §5.7 note; as Linux).
+    pub(super) fn reset_backoff(&mut self) {
+        self.backoff = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn estimator() -> RttEstimator {
+        RttEstimator::new(200 * MS, Duration::from_secs(120))
+    }
+
+    #[test]
+    fn first_and_later_samples_follow_rfc6298() {
+        let mut rtt = estimator();
+        assert_eq!(rtt.rto(), Duration::from_secs(1));
+        rtt.sample(Instant::ZERO, 100 * MS);
+        assert_eq!((rtt.srtt(), rtt.rttvar()), (Some(100 * MS), 50 * MS));
+        assert_eq!(rtt.rto(), 300 * MS);
+        rtt.sample(Instant::ZERO, 180 * MS);
+        assert_eq!(
+            (rtt.srtt(), rtt.rttvar()),
+            (Some(110 * MS), 57_500 * MS / 1000)
+        );
+        assert_eq!(rtt.rto(), 340 * MS);
+    }
+
+    #[test]
+    fn back_off_doubles_up_to_the_ceiling_and_ends_with_a_sample() {
+        let mut rtt = estimator();
+        rtt.sample(Instant::ZERO, 100 * MS);
+        rtt.back_off();
+        rtt.back_off();
+        assert_eq!(rtt.rto(), 1200 * MS);
+        for _ in 0..40 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), Duration::from_secs(120));
+        rtt.sample(Instant::ZERO, 100 * MS);
+        assert!(rtt.rto() < 300 * MS);
+    }
+
+    #[test]
+    fn minimum_expires() {
+        let mut rtt = estimator();
+        rtt.sample(Instant::ZERO, 10 * MS);
+        rtt.sample(Instant::from_millis(1), 30 * MS);
+        assert_eq!(rtt.min(), Some(10 * MS));
+        rtt.sample(Instant::from_millis(300_002), 30 * MS);
+        assert_eq!(rtt.min(), Some(30 * MS));
+    }
+}

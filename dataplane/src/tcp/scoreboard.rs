@@ -1,0 +1,506 @@
+//! What is sent and not yet cumulatively acknowledged: one entry per segment.
+//!
+//! A ring of fixed-size entries in sequence order; two bitmaps say which are SACKed and which
+//! are lost; a list threaded through the rest keeps them in order of transmission, which is what
+//! RACK walks. So a segment is in exactly one of three sets: *in flight* (listed), *SACKed*, or
+//! *lost* (waiting to be sent again).
+//!
+//! Cost per ACK: each entry is SACKed, marked lost and removed at most once per transmission;
+//! the rest is a binary search per SACK block and skipping words of the bitmap. The ring grows by
+//! doubling up to its limit and never shrinks, so a steady state does not allocate.
+
+use super::bits::RingBits;
+use super::segment::MapRef;
+use crate::time::Instant;
+use crate::wire::tcp::SeqNumber;
+
+/// One segment as sent.
+#[derive(Copy, Clone, Debug)]
+pub(super) struct TxSeg {
+    /// The mapping declared with it, repeated on every retransmission.
+    pub(super) map: MapRef,
+    /// Data sequence number (or stream offset) of the first byte.
+    pub(super) dsn: u64,
+    /// Last transmission.
+    pub(super) sent_at: Instant,
+    pub(super) seq: SeqNumber,
+    /// Sequence space taken: payload, or 1 for a FIN.
+    pub(super) len: u32,
+    /// Neighbours in transmission order; meaningful while in flight.
+    older: u32,
+    newer: u32,
+    /// Transmissions so far, saturating.
+    pub(super) transmissions: u8,
+    pub(super) fin: bool,
+}
+
+const _: () = assert!(size_of::<TxSeg>() <= 64, "one entry per cache line");
+
+impl TxSeg {
+    pub(super) fn end(&self) -> SeqNumber {
+        self.seq + self.len
+    }
+
+    pub(super) fn retransmitted(&self) -> bool {
+        self.transmissions > 1
+    }
+}
+
+/// Ring size to begin with: the initial window and a few doublings.
+const SLOTS_INITIAL: u32 = 64;
+
+/// The segments between SND.UNA and SND.NXT.
+#[derive(Clone, Debug)]
+pub(super) struct Scoreboard {
+    slots: Vec<TxSeg>,
+    sacked: RingBits,
+    lost: RingBits,
+    /// Number of the first entry; entries are `head..tail`, wrapping.
+    head: u32,
+    tail: u32,
+    limit: u32,
+    oldest: u32,
+    newest: u32,
+    flight_segments: u32,
+    flight_bytes: u32,
+    sacked_segments: u32,
+    lost_segments: u32,
+    /// No entry before this one is lost.
+    lost_hint: u32,
+}
+
+impl Scoreboard {
+    pub(super) fn new(limit: u32) -> Self {
+        let filler = TxSeg {
+            map: MapRef::default(),
+            dsn: 0,
+            sent_at: Instant::ZERO,
+            seq: SeqNumber::default(),
+            len: 0,
+            older: 0,
+            newer: 0,
+            transmissions: 0,
+            fin: false,
+        };
+        Self {
+            slots: vec![filler; SLOTS_INITIAL as usize],
+            sacked: RingBits::new(SLOTS_INITIAL),
+            lost: RingBits::new(SLOTS_INITIAL),
+            head: 0,
+            tail: 0,
+            limit: limit.max(2),
+            oldest: 0,
+            newest: 0,
+            flight_segments: 0,
+            flight_bytes: 0,
+            sacked_segments: 0,
+            lost_segments: 0,
+            lost_hint: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.tail.wrapping_sub(self.head)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head == self.tail
+    }
+
+    /// Entries that may still be added; one is held back for the FIN.
+    pub(super) fn room(&self) -> u32 {
+        (self.limit - 1).saturating_sub(self.len())
+    }
+
+    /// Bytes sent, not SACKed and not deemed lost: the pipe.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.flight_bytes
+    }
+
+    pub(super) fn flight_segments(&self) -> u32 {
+        self.flight_segments
+    }
+
+    pub(super) fn sacked_segments(&self) -> u32 {
+        self.sacked_segments
+    }
+
+    pub(super) fn lost_segments(&self) -> u32 {
+        self.lost_segments
+    }
+
+    fn slot(&self, number: u32) -> usize {
+        // The ring's size is a power of two and fits u32.
+        number as usize & (self.slots.len() - 1)
+    }
+
+    pub(super) fn get(&self, number: u32) -> &TxSeg {
+        &self.slots[self.slot(number)]
+    }
+
+    fn get_mut(&mut self, number: u32) -> &mut TxSeg {
+        let slot = self.slot(number);
+        &mut self.slots[slot]
+    }
+
+    pub(super) fn front(&self) -> Option<&TxSeg> {
+        (!self.is_empty()).then(|| self.get(self.head))
+    }
+
+    pub(super) fn back(&self) -> Option<&TxSeg> {
+        (!self.is_empty()).then(|| self.get(self.tail.wrapping_sub(1)))
+    }
+
+    pub(super) fn back_number(&self) -> u32 {
+        self.tail.wrapping_sub(1)
+    }
+
+    pub(super) fn front_is_sacked(&self) -> bool {
+        !self.is_empty() && self.sacked.get(self.head)
+    }
+
+    pub(super) fn is_lost(&self, number: u32) -> bool {
+        self.lost.get(number)
+    }
+
+    /// All entries in sequence order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &TxSeg> + '_ {
+        (0..self.len()).map(|i| self.get(self.head.wrapping_add(i)))
+    }
+
+    // ---- transmission ----
+
+    /// A new segment was sent.
+    pub(super) fn push(
+        &mut self,
+        now: Instant,
+        seq: SeqNumber,
+        len: u32,
+        dsn: u64,
+        map: MapRef,
+        fin: bool,
+    ) {
+        debug_assert!(self.back().is_none_or(|last| last.end() == seq));
+        if self.len() as usize == self.slots.len() {
+            self.grow();
+        }
+        let number = self.tail;
+        self.tail = self.tail.wrapping_add(1);
+        if self.lost_segments == 0 {
+            self.lost_hint = number;
+        }
+        self.sacked.clear(number);
+        self.lost.clear(number);
+        *self.get_mut(number) = TxSeg {
+            map,
+            dsn,
+            sent_at: now,
+            seq,
+            len,
+            older: 0,
+            newer: 0,
+            transmissions: 1,
+            fin,
+        };
+        self.list_newest(number);
+    }
+
+    /// A lost segment, or the newest one as a probe, was sent again.
+    pub(super) fn resent(&mut self, number: u32, now: Instant) {
+        if self.lost.get(number) {
+            self.lost.clear(number);
+            self.lost_segments -= 1;
+        } else if self.sacked.get(number) {
+            return;
+        } else {
+            self.unlist(number);
+        }
+        let seg = self.get_mut(number);
+        seg.sent_at = now;
+        seg.transmissions = seg.transmissions.saturating_add(1);
+        self.list_newest(number);
+    }
+
+    fn list_newest(&mut self, number: u32) {
+        if self.flight_segments == 0 {
+            self.oldest = number;
+        } else {
+            let newest = self.newest;
+            self.get_mut(newest).newer = number;
+            self.get_mut(number).older = newest;
+        }
+        self.newest = number;
+        self.flight_segments += 1;
+        self.flight_bytes += self.get(number).len;
+    }
+
+    fn list_oldest(&mut self, number: u32) {
+        if self.flight_segments == 0 {
+            return self.list_newest(number);
+        }
+        let oldest = self.oldest;
+        self.get_mut(oldest).older = number;
+        self.get_mut(number).newer = oldest;
+        self.oldest = number;
+        self.flight_segments += 1;
+        self.flight_bytes += self.get(number).len;
+    }
+
+    fn unlist(&mut self, number: u32) {
+        let seg = *self.get(number);
+        let (first, last) = (number == self.oldest, number == self.newest);
+        if first {
+            self.oldest = seg.newer;
+        } else {
+            self.get_mut(seg.older).newer = seg.newer;
+        }
+        if last {
+            self.newest = seg.older;
+        } else {
+            self.get_mut(seg.newer).older = seg.older;
+        }
+        self.flight_segments -= 1;
+        self.flight_bytes -= seg.len;
+    }
+
+    /// The segment in flight that was sent longest ago.
+    pub(super) fn oldest_in_flight(&self) -> Option<u32> {
+        (self.flight_segments > 0).then_some(self.oldest)
+    }
+
+    // ---- acknowledgement ----
+
+    /// Removes the first segment if `una` covers it. The flag says whether it had been SACKed.
+    pub(super) fn pop_acked(&mut self, una: SeqNumber) -> Option<(TxSeg, bool)> {
+        let seg = *self.front()?;
+        if seg.end() > una {
+            return None;
+        }
+        let number = self.head;
+        let sacked = self.sacked.get(number);
+        if sacked {
+            self.sacked.clear(number);
+            self.sacked_segments -= 1;
+        } else if self.lost.get(number) {
+            self.lost.clear(number);
+            self.lost_segments -= 1;
+        } else {
+            self.unlist(number);
+        }
+        self.head = self.head.wrapping_add(1);
+        if self.lost_hint == number {
+            self.lost_hint = self.head;
+        }
+        Some((seg, sacked))
+    }
+
+    /// Number of the first entry that ends after `seq`.
+    fn locate(&self, seq: SeqNumber) -> u32 {
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.get(self.head.wrapping_add(middle)).end() <= seq {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        self.head.wrapping_add(low)
+    }
+
+    /// The entry that begins at `seq`.
+    pub(super) fn find(&self, seq: SeqNumber) -> Option<u32> {
+        let number = self.locate(seq);
+        (number != self.tail && self.get(number).seq == seq).then_some(number)
+    }
+
+    /// Marks what `left..right` covers whole; `newly` sees each segment that was not SACKed yet.
+    pub(super) fn sack(
+        &mut self,
+        left: SeqNumber,
+        right: SeqNumber,
+        mut newly: impl FnMut(&TxSeg),
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let mut from = self.locate(left);
+        if from != self.tail && self.get(from).seq < left {
+            from = from.wrapping_add(1);
+        }
+        // The first entry that ends after `right` is not covered.
+        let to = self.locate(right);
+        if to.wrapping_sub(self.head) < from.wrapping_sub(self.head) {
+            return;
+        }
+        while let Some(number) = self.sacked.next_clear(from, to) {
+            if self.lost.get(number) {
+                self.lost.clear(number);
+                self.lost_segments -= 1;
+            } else {
+                self.unlist(number);
+            }
+            self.sacked.set(number);
+            self.sacked_segments += 1;
+            newly(self.get(number));
+            from = number.wrapping_add(1);
+        }
+    }
+
+    // ---- loss ----
+
+    /// A segment in flight is deemed lost.
+    pub(super) fn mark_lost(&mut self, number: u32) {
+        if self.lost.get(number) || self.sacked.get(number) {
+            return;
+        }
+        self.unlist(number);
+        self.lost.set(number);
+        if self.lost_segments == 0
+            || number.wrapping_sub(self.head) < self.lost_hint.wrapping_sub(self.head)
+        {
+            self.lost_hint = number;
+        }
+        self.lost_segments += 1;
+    }
+
+    /// Marks the first segment lost, if it is in flight.
+    pub(super) fn mark_front_lost(&mut self) -> bool {
+        if self.is_empty() || self.lost.get(self.head) || self.sacked.get(self.head) {
+            return false;
+        }
+        self.mark_lost(self.head);
+        true
+    }
+
+    /// The first lost segment in sequence order.
+    pub(super) fn first_lost(&mut self) -> Option<u32> {
+        if self.lost_segments == 0 {
+            return None;
+        }
+        let found = self.lost.next_set(self.lost_hint, self.tail);
+        if let Some(number) = found {
+            self.lost_hint = number;
+        }
+        found
+    }
+
+    /// The peer took back what it had SACKed (RFC 2018 §8): trust none of it.
+    pub(super) fn forget_sacks(&mut self) {
+        let mut from = self.head;
+        while let Some(number) = self.sacked.next_set(from, self.tail) {
+            self.sacked.clear(number);
+            self.sacked_segments -= 1;
+            self.list_oldest(number);
+            from = number.wrapping_add(1);
+        }
+    }
+
+    /// The losses were imagined: what was not sent again is in flight after all.
+    pub(super) fn unmark_lost(&mut self) {
+        let mut number = self.tail;
+        while number != self.head && self.lost_segments > 0 {
+            number = number.wrapping_sub(1);
+            if self.lost.get(number) {
+                self.lost.clear(number);
+                self.lost_segments -= 1;
+                self.list_oldest(number);
+            }
+        }
+    }
+
+    // ---- shape ----
+
+    fn grow(&mut self) {
+        let old = self.slots.len();
+        let slots = u32::try_from(old * 2).expect("bounded by limit");
+        let filler = self.slots[0];
+        let mut next = vec![filler; slots as usize];
+        let (mut sacked, mut lost) = (RingBits::new(slots), RingBits::new(slots));
+        for i in 0..self.len() {
+            let number = self.head.wrapping_add(i);
+            next[number as usize & (slots as usize - 1)] = *self.get(number);
+            if self.sacked.get(number) {
+                sacked.set(number);
+            }
+            if self.lost.get(number) {
+                lost.set(number);
+            }
+        }
+        (self.slots, self.sacked, self.lost) = (next, sacked, lost);
+    }
+
+    /// The segment size shrank: cuts longer entries. With `lose`, those were too big to arrive
+    /// and are marked lost. Rare, so it rebuilds. Returns whether anything was cut.
+    pub(super) fn resegment(&mut self, mss: u32, lose: bool) -> bool {
+        debug_assert!(mss > 0);
+        if !self.iter().any(|seg| seg.len > mss) {
+            return false;
+        }
+        // In transmission order for the list, in sequence order for the ring: rebuild the ring
+        // and re-thread by old order.
+        let old = core::mem::replace(self, Self::new(self.limit));
+        let mut first_piece = Vec::with_capacity(old.len() as usize + 1);
+        for i in 0..old.len() {
+            let number = old.head.wrapping_add(i);
+            let seg = *old.get(number);
+            first_piece.push(self.tail);
+            let mut done = 0;
+            while done < seg.len {
+                let len = (seg.len - done).min(mss);
+                let at = self.tail;
+                self.push(
+                    seg.sent_at,
+                    seg.seq + done,
+                    len,
+                    seg.dsn.wrapping_add(u64::from(done)),
+                    seg.map,
+                    seg.fin,
+                );
+                self.get_mut(at).transmissions = seg.transmissions;
+                self.unlist(at);
+                done += len;
+            }
+        }
+        first_piece.push(self.tail);
+        let pieces = |i: u32| first_piece[i as usize]..first_piece[i as usize + 1];
+        let mut oldest = old.oldest_in_flight();
+        let mut left = old.flight_segments;
+        while let Some(number) = oldest {
+            let cut = old.get(number).len > mss;
+            for piece in pieces(number.wrapping_sub(old.head)) {
+                self.list_newest(piece);
+                if cut && lose {
+                    self.mark_lost(piece);
+                }
+            }
+            left -= 1;
+            oldest = (left > 0).then(|| old.get(number).newer);
+        }
+        for i in 0..old.len() {
+            let number = old.head.wrapping_add(i);
+            for piece in pieces(i) {
+                if old.sacked.get(number) {
+                    self.sacked.set(piece);
+                    self.sacked_segments += 1;
+                } else if old.lost.get(number) {
+                    self.list_newest(piece);
+                    self.mark_lost(piece);
+                }
+            }
+        }
+        true
+    }
+
+    /// Sequence space held, for assertions.
+    pub(super) fn span(&self) -> u32 {
+        match (self.front(), self.back()) {
+            (Some(first), Some(last)) => last.end() - first.seq,
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "scoreboard_tests.rs"]
+mod tests;
