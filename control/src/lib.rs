@@ -1,1 +1,12 @@
-//! braid-control
+//! braid's control plane.
+//!
+//! | module | one idea |
+//! |---|---|
+//! | [`config`] | the file, checked |
+//! | [`path`] | which addresses to announce and which subflows to open |
+//! | [`netlink`] | links, addresses, routes and neighbours as the kernel has them |
+#![deny(unsafe_code)]
+
+pub mod config;
+pub mod netlink;
+pub mod path;
