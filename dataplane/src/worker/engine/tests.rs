@@ -107,7 +107,7 @@ impl Bench {
             .sent
             .iter()
             .map(|bytes| match packet::parse(bytes) {
-                Ok(Packet::Tcp(tcp)) => *tcp,
+                Ok(Packet::Tcp(tcp)) => tcp,
                 other => panic!("{other:?}"),
             })
             .collect();
