@@ -252,7 +252,7 @@ impl Tcp {
         self.totals.bytes_out += u64::from(len);
         self.recovery.sent(len);
         self.pacer.spend(now, len);
-        self.timers.pacing = self.pacer.next_release();
+        self.timers.pacing = self.pacer.next_release(now);
         let pipe = self.pipe();
         self.usage.flight_max = self.usage.flight_max.max(pipe);
         self.usage.limited |= pipe.saturating_add(mss) > self.cwnd();

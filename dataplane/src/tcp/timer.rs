@@ -131,7 +131,7 @@ impl Tcp {
             return verdict;
         }
         if due(self.timers.pacing) {
-            self.timers.pacing = None;
+            self.timers.pacing = self.pacer.next_release(now);
         }
         if let Some((at, kind)) = self.timers.retransmit
             && at <= now
