@@ -93,11 +93,22 @@ impl Tcp {
         };
         let number = self.board.find(seq)?;
         let probe = self.recovery.probe_wanted && number == self.board.back_number();
-        if !probe && !self.board.is_lost(number) {
+        // In sequence order: what is lost before it goes first.
+        if !probe && !self.board.only_last_is_lost() {
             return None;
         }
         self.retransmitted(now, number);
         Some(seq)
+    }
+
+    /// [`Self::next_fin`] would have something.
+    pub(super) fn is_fin_due(&self) -> bool {
+        let front_of_queue = self.fin_seq.is_some() && self.board.only_last_is_lost();
+        let first = self.fin_wanted
+            && self.fin_seq.is_none()
+            && matches!(self.state, State::FinWait1 | State::LastAck)
+            && self.peer_room() > 0;
+        front_of_queue || first
     }
 
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is

@@ -96,8 +96,11 @@ impl Tcp {
         let timers = &self.timers;
         let user_timeout =
             (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
-        let now = (self.wanted.rst.is_some() || self.wanted.syn || self.wanted.probe)
-            .then_some(Instant::ZERO);
+        let now = (self.wanted.rst.is_some()
+            || self.wanted.syn
+            || self.wanted.probe
+            || self.is_fin_due())
+        .then_some(Instant::ZERO);
         let ack = if self.state.is_synchronized() {
             self.delayed_ack.deadline()
         } else {

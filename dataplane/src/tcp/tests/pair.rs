@@ -406,7 +406,15 @@ impl Pair {
     fn poll(&mut self) {
         for i in 0..2 {
             for wire in self.hosts[i].poll(self.now) {
-                for at in self.links[i].carry(self.now, &wire, &mut self.rng) {
+                let arrivals = self.links[i].carry(self.now, &wire, &mut self.rng);
+                if std::env::var_os("TRACE").is_some() {
+                    eprintln!(
+                        "{} {i}: {:?} seq {} ack {} len {} win {} sack {:?} -> {:?}",
+                        self.now.as_micros(), wire.flags, wire.seq, wire.ack,
+                        wire.payload.len(), wire.window, wire.options.sack, arrivals
+                    );
+                }
+                for at in arrivals {
                     self.serial += 1;
                     self.packets.insert(self.serial, wire.clone());
                     self.arrivals.push(Reverse((at, self.serial, 1 - i)));
@@ -465,10 +473,12 @@ impl Pair {
             let (host, other) = (&self.hosts[i], &self.hosts[1 - i]);
             assert!(
                 host.finished && !host.timed_out && !host.reset,
-                "host {i} at {:?}: {:?}\n{:?}",
+                "host {i} at {:?}: {:?}\n{:?}\nthe other: {:?}\n{:?}",
                 self.now,
                 host.tcp.as_ref().map(Tcp::info),
-                host.counters
+                host.counters,
+                other.tcp.as_ref().map(Tcp::info),
+                other.counters
             );
             assert_eq!(host.received, other.to_send);
             assert!(host.fin_received);
