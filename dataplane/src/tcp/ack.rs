@@ -352,6 +352,7 @@ impl Tcp {
                 self.congestion.window.cwnd = self.congestion.window.ssthresh;
                 self.recovery.phase = Phase::Open;
                 self.rack.on_recovery_end();
+                return;
             }
             Phase::Loss if over && advanced => {
                 self.recovery.phase = Phase::Open;

@@ -175,6 +175,8 @@ impl Tcp {
         self.board.resent(number, now);
         self.recovery.sent(len);
         self.pacer.spend(now, len);
+        // New data waits for the debt to be paid, and must be woken.
+        self.timers.pacing = self.pacer.next_release(now);
         self.timers.sent_at = now;
         self.pending.retransmitted += 1;
         self.totals.retransmits += 1;
@@ -350,11 +352,10 @@ impl Tcp {
 
     /// A segment with the fields of the last [`Self::header`] left.
     pub fn ack_sent(&mut self, _now: Instant) {
-        let had_window = self.window.advertised() > self.rcv_nxt;
         self.window.advertise(self.header_edge);
-        if had_window && self.window.advertised() == self.rcv_nxt {
-            self.pending.zero_window += 1;
-        }
+        let closed = self.window.advertised() == self.rcv_nxt;
+        self.pending.zero_window += u64::from(closed && !self.window_closed);
+        self.window_closed = closed;
         self.last_ack_sent = self.rcv_nxt;
         self.delayed_ack.sent();
         self.reassembly.acked();

@@ -93,6 +93,10 @@ impl Tcp {
     /// something wants to be polled.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.state == State::Closed {
+            // The scoreboard may still hold ranges, for reinjection elsewhere.
+            return self.wanted.rst.is_some().then_some(Instant::ZERO);
+        }
         let timers = &self.timers;
         let user_timeout =
             (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);

@@ -29,9 +29,16 @@ fn ten_megabit_with_a_little_loss_is_used() {
 
 #[test]
 fn a_clean_path_is_filled() {
-    let mut pair = upload(&TcpConfig::default(), &Link::new(100_000_000, 10), 20_000_000);
+    let mut pair = upload(
+        &TcpConfig::default(),
+        &Link::new(100_000_000, 10),
+        20_000_000,
+    );
     let seconds = pair.upload_seconds();
-    assert!(seconds < 20_000_000.0 * 8.0 / 100_000_000.0 * 1.35, "{seconds}");
+    assert!(
+        seconds < 20_000_000.0 * 8.0 / 100_000_000.0 * 1.35,
+        "{seconds}"
+    );
     assert_eq!(pair.hosts[0].counters.get(Counter::RetransSegs), 0);
 }
 
@@ -70,7 +77,9 @@ fn a_lost_retransmission_is_repaired_without_a_timeout() {
     link.drop_data = vec![30];
     let mut pair = upload(&TcpConfig::default(), &link, 1_000_000);
     let deadline = pair.now + Duration::from_secs(10);
-    pair.run_until(deadline, |pair| pair.hosts[0].tcp().info().lost_segments > 0);
+    pair.run_until(deadline, |pair| {
+        pair.hosts[0].tcp().info().lost_segments > 0
+    });
     // The next data packet is the retransmission.
     let next = pair.hosts[0].data_segments + 1;
     pair.links[0].drop_data.push(next);
@@ -95,7 +104,11 @@ fn a_lost_tail_is_repaired_by_a_probe() {
 
 #[test]
 fn a_black_hole_of_two_seconds_is_survived() {
-    let mut pair = upload(&TcpConfig::default(), &Link::new(100_000_000, 10), 10_000_000);
+    let mut pair = upload(
+        &TcpConfig::default(),
+        &Link::new(100_000_000, 10),
+        10_000_000,
+    );
     let from = pair.now + Duration::from_millis(300);
     let hole = Some((from, from + Duration::from_secs(2)));
     pair.links[0].blackhole = hole;
@@ -135,7 +148,11 @@ fn reordering_is_not_taken_for_loss_for_long() {
 #[test]
 fn a_spurious_timeout_is_undone() {
     // The round trip jumps from 20 ms to 620 ms: the timer fires, the originals arrive.
-    let mut pair = upload(&TcpConfig::default(), &Link::new(100_000_000, 10), 3_000_000);
+    let mut pair = upload(
+        &TcpConfig::default(),
+        &Link::new(100_000_000, 10),
+        3_000_000,
+    );
     let deadline = pair.now + Duration::from_secs(10);
     pair.run_until(deadline, |pair| pair.hosts[0].acked > 500_000);
     let before = pair.hosts[0].tcp().cwnd();
@@ -143,7 +160,11 @@ fn a_spurious_timeout_is_undone() {
     pair.run_until(deadline, |pair| pair.hosts[0].tcp().info().undos > 0);
     let host = &pair.hosts[0];
     assert!(host.counters.get(Counter::TCPTimeouts) >= 1);
-    assert!(host.tcp().cwnd() >= before / 2, "{} {before}", host.tcp().cwnd());
+    assert!(
+        host.tcp().cwnd() >= before / 2,
+        "{} {before}",
+        host.tcp().cwnd()
+    );
     pair.finish(60);
 }
 
@@ -156,7 +177,9 @@ fn a_dead_path_ends_by_the_user_timeout() {
     let mut pair = upload(&config, &Link::new(100_000_000, 10), 10_000_000);
     let from = pair.now + Duration::from_millis(300);
     pair.links[0].blackhole = Some((from, Instant::MAX));
-    pair.run_until(pair.now + Duration::from_secs(100), |pair| pair.hosts[0].timed_out);
+    pair.run_until(pair.now + Duration::from_secs(100), |pair| {
+        pair.hosts[0].timed_out
+    });
     assert!(pair.hosts[0].timed_out);
     let waited = pair.now - from;
     assert!((29..=31).contains(&waited.as_secs()), "{waited:?}");

@@ -235,7 +235,14 @@ impl Host {
             tcp.record_retransmit(now, range.seq, range.len);
             assert!(range.len <= tcp.mss());
             self.data_segments += 1;
-            out.push(Self::data(tcp, now, range.seq, range.dsn, range.len, &mut self.edge));
+            out.push(Self::data(
+                tcp,
+                now,
+                range.seq,
+                range.dsn,
+                range.len,
+                &mut self.edge,
+            ));
         }
         loop {
             let budget = u64::from(tcp.send_budget(now));
@@ -271,12 +278,7 @@ impl Host {
         out
     }
 
-    fn fill_header(
-        tcp: &mut Tcp,
-        now: Instant,
-        wire: &mut Wire,
-        edge: &mut Option<SeqNumber>,
-    ) {
+    fn fill_header(tcp: &mut Tcp, now: Instant, wire: &mut Wire, edge: &mut Option<SeqNumber>) {
         let header = tcp.header(now);
         wire.flags |= Flags::ACK;
         wire.ack = header.ack;
@@ -375,6 +377,7 @@ pub(super) struct Pair {
     packets: std::collections::HashMap<u64, Wire>,
     serial: u64,
     rng: SmallRng,
+    trace: bool,
     pub(super) steps: u64,
 }
 
@@ -399,6 +402,7 @@ impl Pair {
             packets: std::collections::HashMap::new(),
             serial: 0,
             rng,
+            trace: std::env::var_os("BRAID_TRACE").is_some(),
             steps: 0,
         }
     }
@@ -407,11 +411,17 @@ impl Pair {
         for i in 0..2 {
             for wire in self.hosts[i].poll(self.now) {
                 let arrivals = self.links[i].carry(self.now, &wire, &mut self.rng);
-                if std::env::var_os("TRACE").is_some() {
+                if self.trace {
                     eprintln!(
                         "{} {i}: {:?} seq {} ack {} len {} win {} sack {:?} -> {:?}",
-                        self.now.as_micros(), wire.flags, wire.seq, wire.ack,
-                        wire.payload.len(), wire.window, wire.options.sack, arrivals
+                        self.now.as_micros(),
+                        wire.flags,
+                        wire.seq,
+                        wire.ack,
+                        wire.payload.len(),
+                        wire.window,
+                        wire.options.sack,
+                        arrivals
                     );
                 }
                 for at in arrivals {
@@ -489,7 +499,9 @@ impl Pair {
     pub(super) fn upload_seconds(&mut self) -> f64 {
         let start = self.now;
         let deadline = start + Duration::from_secs(600);
-        self.run_until(deadline, |pair| pair.hosts[0].acked == pair.hosts[0].to_send);
+        self.run_until(deadline, |pair| {
+            pair.hosts[0].acked == pair.hosts[0].to_send
+        });
         assert_eq!(self.hosts[0].acked, self.hosts[0].to_send);
         (self.now - start).as_secs_f64()
     }

@@ -41,7 +41,15 @@ fn scenario(seed: u64) -> Pair {
 
 #[test]
 fn every_seed_delivers_the_stream_and_closes() {
-    for seed in std::env::var("SEED").map_or(0..400, |s| { let s: u64 = s.parse().unwrap(); s..s + 1 }) {
+    // One seed alone: BRAID_SEED=n; BRAID_TRACE=1 prints its packets.
+    let seeds = match std::env::var("BRAID_SEED") {
+        Ok(seed) => {
+            let seed = seed.parse().expect("a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..1_000,
+    };
+    for seed in seeds {
         let result = std::panic::catch_unwind(|| scenario(seed).finish(10_000));
         if let Err(panic) = result {
             eprintln!("seed {seed}");
