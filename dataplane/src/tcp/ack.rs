@@ -188,15 +188,10 @@ impl Tcp {
             if right <= self.snd_una || right > self.snd_nxt {
                 continue;
             }
-            let (rack, tsval_of) = (&mut self.rack, self.ts_offset);
-            let tsecr = seg.options.timestamps.map(|ts| ts.tsecr);
-            let uses_timestamps = self.timestamps.is_some();
+            let rack = &mut self.rack;
             self.board.sack(left, right, |sent| {
-                let stamp = (sent.sent_at.as_millis() as u32).wrapping_add(tsval_of);
-                let original = uses_timestamps
-                    && sent.retransmitted()
-                    && tsecr.is_some_and(|tsecr| tsecr.wrapping_sub(stamp).cast_signed() < 0);
-                rack.on_delivered(now, sent, original, min_rtt);
+                // No timestamp tells which copy it was: segments out of order are not echoed.
+                rack.on_delivered(now, sent, false, min_rtt);
                 delivery.note(sent);
                 delivery.sacked += 1;
             });
@@ -214,6 +209,8 @@ impl Tcp {
                 self.rtt.sample(now, now - sent);
             }
         } else if advanced
+            // The original's echo after a retransmission measures a lost ACK, not the path.
+            && !delivery.original_arrived
             && let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps)
             && ts.tsecr != 0
         {
@@ -355,6 +352,7 @@ impl Tcp {
                 self.congestion.window.cwnd = self.congestion.window.ssthresh;
                 self.recovery.phase = Phase::Open;
                 self.rack.on_recovery_end();
+                return;
             }
             Phase::Loss if over && advanced => {
                 self.recovery.phase = Phase::Open;

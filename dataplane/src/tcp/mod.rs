@@ -204,6 +204,8 @@ pub struct Tcp {
     /// The edge of the header given out last; advertised when `ack_sent`.
     header_edge: SeqNumber,
     last_ack_sent: SeqNumber,
+    /// The last ACK said that the window is closed.
+    window_closed: bool,
 
     // --- options agreed on ---
     timestamps: Option<TimestampState>,
@@ -288,6 +290,7 @@ impl Tcp {
             peer_fin: None,
             header_edge: SeqNumber::default(),
             last_ack_sent: SeqNumber::default(),
+            window_closed: false,
             timestamps: None,
             ts_offset,
             sack: false,

@@ -45,7 +45,11 @@ fn check(board: &Scoreboard) {
             board.lost.get(number),
             order.contains(&number),
         ];
-        assert_eq!(sets.into_iter().filter(|x| *x).count(), 1, "{number}: {sets:?}");
+        assert_eq!(
+            sets.into_iter().filter(|x| *x).count(),
+            1,
+            "{number}: {sets:?}"
+        );
         sacked += u32::from(sets[0]);
         lost += u32::from(sets[1]);
         flight += u32::from(sets[2]);
@@ -74,8 +78,14 @@ fn sack_counts_whole_segments_once_across_the_sequence_wrap() {
     check(&board);
     assert!(matches!(board.pop_acked(SeqNumber(base) + 25), Some((seg, false)) if seg.dsn == 0));
     assert!(matches!(board.pop_acked(SeqNumber(base) + 25), Some((seg, false)) if seg.dsn == 10));
-    assert!(board.pop_acked(SeqNumber(base) + 25).is_none(), "partly acknowledged stays");
-    assert!(matches!(board.pop_acked(SeqNumber(base) + 30), Some((_, true))));
+    assert!(
+        board.pop_acked(SeqNumber(base) + 25).is_none(),
+        "partly acknowledged stays"
+    );
+    assert!(matches!(
+        board.pop_acked(SeqNumber(base) + 30),
+        Some((_, true))
+    ));
     check(&board);
 }
 
