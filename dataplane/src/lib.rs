@@ -19,6 +19,7 @@ pub mod buf;
 pub mod checksum;
 pub mod counters;
 pub mod io;
+pub mod mptcp;
 pub mod offload;
 pub mod tcp;
 pub mod time;

@@ -109,7 +109,9 @@ impl Core {
             return self.finish(CloseReason::LocalAbort);
         }
         self.closing.forced = true;
-        self.closing.deadline.get_or_insert(cx.now + cx.config.close_timeout);
+        self.closing
+            .deadline
+            .get_or_insert(cx.now + cx.config.close_timeout);
         self.end_sending();
     }
 

@@ -224,7 +224,8 @@ impl Core {
         let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
         let frames = self.rx.pinned_frames() + self.reassembly.frames() + held;
         let frames_left = u64::from(cx.config.recv_buffer_frames).saturating_sub(frames as u64);
-        let bytes_left = u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
+        let bytes_left =
+            u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
         // Anything shorter than the copybreak does not keep its frame.
         bytes_left.min(frames_left * 512)
     }

@@ -218,8 +218,7 @@ impl Core {
             }
             frame.set_len(plan.header_len + n);
             let len = u32::try_from(n).unwrap_or(u32::MAX);
-            self.send
-                .push(frame, plan.header_len, len, sum, plan.port);
+            self.send.push(frame, plan.header_len, len, sum, plan.port);
             plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);
             plan.len += n as u64;
             cx.counters.add(Counter::BytesTaken, n as u64);
@@ -336,7 +335,9 @@ impl Core {
         let mut full = false;
         for i in 0..self.subflows.len() {
             while let Some(range) = self.next_retransmission(cx, i) {
-                match self.transmit(cx, sink, i, range.dsn, range.len, range.seq, range.map, true) {
+                match self.transmit(
+                    cx, sink, i, range.dsn, range.len, range.seq, range.map, true,
+                ) {
                     Outcome::Sent => {}
                     Outcome::Full => {
                         full = true;
@@ -656,7 +657,11 @@ impl Core {
                 }
                 Some(Control::Ack { seq }) => {
                     let fin = self.take_data_fin_mapping(i);
-                    let signal = if fin.is_none() { self.next_signal(cx, i) } else { None };
+                    let signal = if fin.is_none() {
+                        self.next_signal(cx, i)
+                    } else {
+                        None
+                    };
                     let what = fin.or(signal);
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, what)
                 }

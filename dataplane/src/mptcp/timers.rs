@@ -63,12 +63,20 @@ impl Core {
         let s = &mut self.subflows[i];
         if s.withdrawn.is_some_and(|at| at <= cx.now) {
             cx.counters.inc(Counter::RmSubflow);
-            self.kill(i, Some(reset_reason::UNSPECIFIED), "address removed by peer");
+            self.kill(
+                i,
+                Some(reset_reason::UNSPECIFIED),
+                "address removed by peer",
+            );
             return;
         }
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
-                self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "MP_JOIN not acknowledged");
+                self.kill(
+                    i,
+                    Some(reset_reason::MPTCP_SPECIFIC),
+                    "MP_JOIN not acknowledged",
+                );
             } else {
                 let wait = s.tcp.rto() * (1 << (sent + 1));
                 s.join_ack = Some((cx.now + wait, sent + 1));
@@ -197,7 +205,11 @@ impl Core {
                 let holder = self
                     .subflows
                     .iter()
-                    .find(|s| s.sent.iter().any(|t| t.off <= head && head < t.off + u64::from(t.len)))
+                    .find(|s| {
+                        s.sent
+                            .iter()
+                            .any(|t| t.off <= head && head < t.off + u64::from(t.len))
+                    })
                     .map(|s| s.id);
                 if let Some(end) = self.send.chunk(head).map(|c| c.end())
                     && self.subflows.len() > 1
@@ -293,13 +305,17 @@ impl Core {
 
     /// The earliest of all deadlines.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let subflows = self.subflows.iter().filter(|s| s.death.is_none()).flat_map(|s| {
-            [
-                s.tcp.next_deadline(),
-                s.withdrawn,
-                s.join_ack.map(|(at, _)| at),
-            ]
-        });
+        let subflows = self
+            .subflows
+            .iter()
+            .filter(|s| s.death.is_none())
+            .flat_map(|s| {
+                [
+                    s.tcp.next_deadline(),
+                    s.withdrawn,
+                    s.join_ack.map(|(at, _)| at),
+                ]
+            });
         subflows
             .chain([
                 self.addresses_deadline(),

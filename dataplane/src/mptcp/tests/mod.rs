@@ -1,0 +1,4 @@
+//! Two connections against each other.
+
+mod basic;
+mod harness;
