@@ -218,6 +218,9 @@ impl Core {
 
     /// When closing needs attention next.
     pub(crate) fn close_deadline(&self, subflowless_timeout: Duration) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
         let subflowless = self.subflowless_since.map(|at| at + subflowless_timeout);
         let fastclose = self.closing.fastclose.map(|(_, at, _)| at);
         [self.closing.deadline, subflowless, fastclose]

@@ -432,7 +432,7 @@ impl Core {
 /// One connection and its application.
 #[derive(Debug)]
 pub struct Connection<A> {
-    core: Core,
+    pub(super) core: Core,
     app: A,
     /// The application was told the end.
     told_over: bool,
@@ -633,6 +633,12 @@ impl<A: Application> Connection<A> {
     /// Subflows that exist, in any state, with their paths.
     pub fn subflows(&self) -> impl Iterator<Item = (SubflowId, &SubflowPath)> + '_ {
         self.core.subflows.iter().map(|s| (s.id, &s.path))
+    }
+
+    /// The application wants to read again although nothing new has arrived: the next
+    /// `poll` calls `on_readable`.
+    pub fn wake_reader(&mut self, _cx: &mut Cx<'_>) {
+        self.core.rx_news = true;
     }
 
     /// The frame pool runs low: copies out received data that waits (copybreak). Returns

@@ -622,10 +622,18 @@ impl Net {
             }
             if touched[host] {
                 self.poll(host);
-                assert!(
-                    self.next_deadline(host).is_none_or(|at| at > now),
-                    "a deadline stays due after its timer ran"
-                );
+                if self.next_deadline(host).is_some_and(|at| at <= now) {
+                    let core = &self.hosts[host].conn.as_ref().unwrap().core;
+                    let tcps: Vec<_> = core
+                        .subflows
+                        .iter()
+                        .map(|s| (s.id, s.phase, s.tcp.next_deadline(), &s.tcp))
+                        .collect();
+                    panic!(
+                        "a deadline stays due at {now:?}: data {:?} close {:?} subflows {tcps:#?}",
+                        core.data_rto, core.closing
+                    );
+                }
             }
         }
         // What stayed in the rings leaves in the end.
