@@ -484,9 +484,12 @@ impl Core {
                 self.fully_established = true;
                 self.checksum |= flags.contains(MpCapableFlags::CHECKSUM);
                 self.snd_edge = u64::from(self.subflows[i].tcp.snd_wnd());
-            } else if keys.is_none() && packet.seq != self.subflows[i].tcp.irs() + 1 {
-                // Not the first bytes: the MP_CAPABLE travels in front of these and is
-                // late or lost, to be repeated with the first data.
+            } else if keys.is_none()
+                && (packet.seq != self.subflows[i].tcp.irs() + 1
+                    || !packet.options.mptcp.is_empty())
+            {
+                // Not the first bytes, or a packet that overtook the third one: options
+                // pass, and the keys will be repeated.
                 return false;
             } else {
                 cx.counters.inc(Counter::MPCapableFallbackACK);

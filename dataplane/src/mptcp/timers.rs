@@ -18,6 +18,8 @@ const JOIN_ACK_MAX: u8 = 6;
 const DATA_RTO_MAX: Duration = Duration::from_secs(60);
 /// Connection-level retransmission before any round trip was measured (RFC 6298 §2.1).
 const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
+/// DATA_FINs sent to a server that has not shown any DSS before TCP's FIN is tried.
+const UNCONFIRMED_FINS_MAX: u32 = 4;
 /// What a timeout at connection level resends at once.
 const RESEND_BYTES: u64 = 65_536;
 /// A stale subflow may keep this share of the send buffer from being freed before it is
@@ -187,7 +189,11 @@ impl Core {
         self.data_rto = None;
         self.data_rto_backoff += 1;
         if self.send.unacked() == 0 {
-            if self.closing.fin_unacked() {
+            if self.closing.fin_unacked() && self.is_unconfirmed_client() {
+                // Closed without a byte, and the server never spoke MPTCP: it has lost our
+                // keys and waits for a FIN.
+                self.fall_back(cx, 0, Counter::MPCapableDataFallback);
+            } else if self.closing.fin_unacked() {
                 // Another subflow each time.
                 let turn = usize::try_from(self.data_rto_backoff).unwrap_or(0);
                 if let Some(i) = self.nth_signal_subflow(turn) {
@@ -224,6 +230,13 @@ impl Core {
             }
         }
         self.arm_data_rto(cx.now);
+    }
+
+    fn is_unconfirmed_client(&self) -> bool {
+        !self.server
+            && !self.fully_established
+            && !self.subflows.is_empty()
+            && self.data_rto_backoff > UNCONFIRMED_FINS_MAX
     }
 
     /// Data was acknowledged at subflow level but not at connection level, and nothing has
