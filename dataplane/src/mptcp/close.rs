@@ -109,7 +109,9 @@ impl Core {
             return self.finish(CloseReason::LocalAbort);
         }
         self.closing.forced = true;
-        self.closing.deadline.get_or_insert(cx.now + cx.config.close_timeout);
+        self.closing
+            .deadline
+            .get_or_insert(cx.now + cx.config.close_timeout);
         self.end_sending();
     }
 
@@ -216,6 +218,9 @@ impl Core {
 
     /// When closing needs attention next.
     pub(crate) fn close_deadline(&self, subflowless_timeout: Duration) -> Option<Instant> {
+        if self.is_over() {
+            return None;
+        }
         let subflowless = self.subflowless_since.map(|at| at + subflowless_timeout);
         let fastclose = self.closing.fastclose.map(|(_, at, _)| at);
         [self.closing.deadline, subflowless, fastclose]

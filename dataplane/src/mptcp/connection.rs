@@ -225,7 +225,8 @@ impl Core {
         let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
         let frames = self.rx.pinned_frames() + self.reassembly.frames() + held;
         let frames_left = u64::from(cx.config.recv_buffer_frames).saturating_sub(frames as u64);
-        let bytes_left = u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
+        let bytes_left =
+            u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
         // Anything shorter than the copybreak does not keep its frame.
         bytes_left.min(frames_left * 512)
     }
@@ -432,7 +433,7 @@ impl Core {
 /// One connection and its application.
 #[derive(Debug)]
 pub struct Connection<A> {
-    core: Core,
+    pub(super) core: Core,
     app: A,
     /// The application was told the end.
     told_over: bool,
@@ -648,6 +649,12 @@ impl<A: Application> Connection<A> {
     /// Subflows that exist, in any state, with their paths.
     pub fn subflows(&self) -> impl Iterator<Item = (SubflowId, &SubflowPath)> + '_ {
         self.core.subflows.iter().map(|s| (s.id, &s.path))
+    }
+
+    /// The application wants to read again although nothing new has arrived: the next
+    /// `poll` calls `on_readable`.
+    pub fn wake_reader(&mut self, _cx: &mut Cx<'_>) {
+        self.core.rx_news = true;
     }
 
     /// The frame pool runs low: copies out received data that waits (copybreak). Returns

@@ -67,7 +67,11 @@ mod tests {
                 Some(offset)
             );
         }
-        assert_eq!(space.offset(u64::MAX - 10, true, 0), None, "the IDSN itself");
+        assert_eq!(
+            space.offset(u64::MAX - 10, true, 0),
+            None,
+            "the IDSN itself"
+        );
         assert_eq!(space.offset(space.dsn(1 << 40).0, true, 0), None);
     }
 

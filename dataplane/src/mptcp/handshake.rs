@@ -110,13 +110,7 @@ impl Core {
         let id = local.map_or_else(|| cx.rng.next_u32(), |k| k.token.0);
         let mut core = Core::new(cx, false, local, id);
         let tcp = core.new_tcp(cx, &path, local.is_some());
-        let subflow = Subflow::new(
-            core.allocate_id(),
-            path,
-            template,
-            tcp,
-            Phase::CapableSyn,
-        );
+        let subflow = Subflow::new(core.allocate_id(), path, template, tcp, Phase::CapableSyn);
         core.add_initial(cx, subflow);
         Ok(core)
     }
@@ -216,7 +210,10 @@ impl Core {
             return Err(OpenError::FailedBefore);
         }
         let template = template(&path)?;
-        path.remote_id = self.addresses.remote_id_of(remote.ip()).unwrap_or(path.remote_id);
+        path.remote_id = self
+            .addresses
+            .remote_id_of(remote.ip())
+            .unwrap_or(path.remote_id);
         let tcp = self.new_tcp(cx, &path, true);
         let id = self.allocate_id();
         let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinSyn);
@@ -487,9 +484,12 @@ impl Core {
                 self.fully_established = true;
                 self.checksum |= flags.contains(MpCapableFlags::CHECKSUM);
                 self.snd_edge = u64::from(self.subflows[i].tcp.snd_wnd());
-            } else if keys.is_none() && packet.seq != self.subflows[i].tcp.irs() + 1 {
-                // Not the first bytes: the MP_CAPABLE travels in front of these and is
-                // late or lost, to be repeated with the first data.
+            } else if keys.is_none()
+                && (packet.seq != self.subflows[i].tcp.irs() + 1
+                    || !packet.options.mptcp.is_empty())
+            {
+                // Not the first bytes, or a packet that overtook the third one: options
+                // pass, and the keys will be repeated.
                 return false;
             } else {
                 cx.counters.inc(Counter::MPCapableFallbackACK);
@@ -514,7 +514,11 @@ impl Core {
         });
         let Some((backup, address_id, hmac, nonce)) = join else {
             cx.counters.inc(Counter::MPJoinSynAckNoMPJoin);
-            self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "no MP_JOIN in SYN/ACK");
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "no MP_JOIN in SYN/ACK",
+            );
             return false;
         };
         cx.counters.inc(Counter::MPJoinSynAckRx);
@@ -528,7 +532,11 @@ impl Core {
         });
         if !genuine {
             cx.counters.inc(Counter::MPJoinSynAckHMacFailure);
-            self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "wrong HMAC in SYN/ACK");
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "wrong HMAC in SYN/ACK",
+            );
             return false;
         }
         let s = &mut self.subflows[i];
@@ -551,7 +559,11 @@ impl Core {
         });
         let Some(hmac) = hmac else {
             cx.counters.inc(Counter::MPJoinAckNoMPJoin);
-            self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "no MP_JOIN in third ACK");
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "no MP_JOIN in third ACK",
+            );
             return false;
         };
         let genuine = self
@@ -559,7 +571,11 @@ impl Core {
             .is_some_and(|expected| key::same(key::leftmost160(&expected), hmac));
         if !genuine {
             cx.counters.inc(Counter::MPJoinAckHMacFailure);
-            self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "wrong HMAC in third ACK");
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "wrong HMAC in third ACK",
+            );
             return false;
         }
         cx.counters.inc(Counter::MPJoinAckRx);
@@ -571,7 +587,11 @@ impl Core {
 
     fn join_established(&mut self, cx: &mut Cx<'_>, i: usize) {
         if !self.is_mptcp() {
-            self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "the connection fell back");
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "the connection fell back",
+            );
             return;
         }
         let token = self.id;

@@ -220,7 +220,11 @@ impl Core {
             return;
         }
         if checksum.is_some() != self.checksum {
-            return self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "checksum flag violated");
+            return self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "checksum flag violated",
+            );
         }
         let mapping = DssMapping {
             dsn: self.rcv_space.dsn(0).0,
@@ -248,7 +252,11 @@ impl Core {
             return;
         }
         if mapping.checksum.is_some() != self.checksum {
-            return self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "checksum flag violated");
+            return self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "checksum flag violated",
+            );
         }
         if mapping.ssn == 0 {
             return self.on_empty_mapping(cx, i, &mapping, dss.data_fin);
@@ -375,9 +383,9 @@ impl Core {
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
                     let end = off + chain.len() as u64;
-                    self.rx_news |=
-                        self.reassembly
-                            .insert(off, chain, &mut self.rx, cx.counters);
+                    self.rx_news |= self
+                        .reassembly
+                        .insert(off, chain, &mut self.rx, cx.counters);
                     if fin {
                         self.take_data_fin(cx, i, end);
                     }

@@ -357,7 +357,11 @@ mod tests {
         assert_eq!(rx.declare(map(8, 108, 4)), Declared::New);
         rx.push(chain(b"0123456789ab"));
         assert_eq!(run(&mut rx), [(100, b"0123456789ab".to_vec())]);
-        assert_eq!(rx.declare(map(0, 7, 12)), Declared::Known, "its bytes have passed");
+        assert_eq!(
+            rx.declare(map(0, 7, 12)),
+            Declared::Known,
+            "its bytes have passed"
+        );
     }
 
     #[test]

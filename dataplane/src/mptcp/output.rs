@@ -218,8 +218,7 @@ impl Core {
             }
             frame.set_len(plan.header_len + n);
             let len = u32::try_from(n).unwrap_or(u32::MAX);
-            self.send
-                .push(frame, plan.header_len, len, sum, plan.port);
+            self.send.push(frame, plan.header_len, len, sum, plan.port);
             plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);
             plan.len += n as u64;
             cx.counters.add(Counter::BytesTaken, n as u64);
@@ -336,7 +335,9 @@ impl Core {
         let mut full = false;
         for i in 0..self.subflows.len() {
             while let Some(range) = self.next_retransmission(cx, i) {
-                match self.transmit(cx, sink, i, range.dsn, range.len, range.seq, range.map, true) {
+                match self.transmit(
+                    cx, sink, i, range.dsn, range.len, range.seq, range.map, true,
+                ) {
                     Outcome::Sent => {}
                     Outcome::Full => {
                         full = true;
@@ -655,9 +656,13 @@ impl Core {
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)
                 }
                 Some(Control::Ack { seq }) => {
-                    let fin = self.take_data_fin_mapping(i);
-                    let signal = if fin.is_none() { self.next_signal(cx, i) } else { None };
-                    let what = fin.or(signal);
+                    // The keys before anything else: they decide what the peer does.
+                    let what = if self.owes_keys(i) {
+                        self.next_signal(cx, i)
+                    } else {
+                        self.take_data_fin_mapping(i)
+                            .or_else(|| self.next_signal(cx, i))
+                    };
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, what)
                 }
                 None => {
@@ -785,6 +790,19 @@ impl Core {
         Some(options::dss(ack, Some(mapping), true))
     }
 
+    /// The client's ACKs carry MP_CAPABLE until it sends data (which then does) or hears
+    /// that the server has it.
+    fn owes_keys(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        let data_sent = s.tcp.snd_nxt() != s.tcp.iss() + 1;
+        self.is_mptcp()
+            && !self.server
+            && s.initial
+            && s.phase == Phase::Established
+            && !self.fully_established
+            && !data_sent
+    }
+
     /// The option that an ACK of subflow `i` is to carry besides the DATA_ACK.
     fn next_signal(&mut self, cx: &Cx<'_>, i: usize) -> Option<MptcpOption> {
         let s = &self.subflows[i];
@@ -794,8 +812,7 @@ impl Core {
         if s.phase != Phase::Established {
             return None;
         }
-        let data_sent = s.tcp.snd_nxt() != s.tcp.iss() + 1;
-        if self.is_mptcp() && !self.server && s.initial && !self.fully_established && !data_sent {
+        if self.owes_keys(i) {
             return self.capable_ack(cx.config, None);
         }
         self.next_fail(i)

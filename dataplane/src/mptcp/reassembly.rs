@@ -56,7 +56,10 @@ impl Reassembly {
 
     /// Notes the peer's DATA_FIN. False if it contradicts an earlier one or received data.
     pub(crate) fn set_fin(&mut self, at: u64) -> bool {
-        let beyond = self.runs.back().map_or(self.nxt, |(o, c)| o + c.len() as u64);
+        let beyond = self
+            .runs
+            .back()
+            .map_or(self.nxt, |(o, c)| o + c.len() as u64);
         match self.fin {
             Some(known) => known == at,
             None if at < beyond => false,

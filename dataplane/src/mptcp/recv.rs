@@ -171,6 +171,7 @@ mod tests {
     #[test]
     fn small_unread_pieces_give_their_frames_back() {
         let pool = FramePool::heap(8, 2048);
+        assert!(pool.adopt());
         let mut rx = RecvStream::default();
         rx.push(framed(&pool, &[1; 10]));
         rx.push(framed(&pool, &[2; 1000]));

@@ -221,6 +221,7 @@ mod tests {
     #[test]
     fn frames_live_until_acknowledged_and_unreferenced() {
         let pool = FramePool::heap(4, 2048);
+        assert!(pool.adopt());
         let mut q = filled(&pool, 3);
         q.add_ref(0);
         q.add_ref(10);
@@ -244,6 +245,7 @@ mod tests {
     #[test]
     fn partial_acknowledgment_keeps_the_chunk_whole() {
         let pool = FramePool::heap(4, 2048);
+        assert!(pool.adopt());
         let mut q = filled(&pool, 2);
         assert_eq!(q.acknowledge(5), 5);
         assert_eq!(q.acknowledge(5), 0);

@@ -18,6 +18,8 @@ const JOIN_ACK_MAX: u8 = 6;
 const DATA_RTO_MAX: Duration = Duration::from_secs(60);
 /// Connection-level retransmission before any round trip was measured (RFC 6298 §2.1).
 const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
+/// DATA_FINs sent to a server that has not shown any DSS before TCP's FIN is tried.
+const UNCONFIRMED_FINS_MAX: u32 = 4;
 /// What a timeout at connection level resends at once.
 const RESEND_BYTES: u64 = 65_536;
 /// A stale subflow may keep this share of the send buffer from being freed before it is
@@ -63,12 +65,20 @@ impl Core {
         let s = &mut self.subflows[i];
         if s.withdrawn.is_some_and(|at| at <= cx.now) {
             cx.counters.inc(Counter::RmSubflow);
-            self.kill(i, Some(reset_reason::UNSPECIFIED), "address removed by peer");
+            self.kill(
+                i,
+                Some(reset_reason::UNSPECIFIED),
+                "address removed by peer",
+            );
             return;
         }
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
-                self.kill(i, Some(reset_reason::MPTCP_SPECIFIC), "MP_JOIN not acknowledged");
+                self.kill(
+                    i,
+                    Some(reset_reason::MPTCP_SPECIFIC),
+                    "MP_JOIN not acknowledged",
+                );
             } else {
                 let wait = s.tcp.rto() * (1 << (sent + 1));
                 s.join_ack = Some((cx.now + wait, sent + 1));
@@ -179,7 +189,11 @@ impl Core {
         self.data_rto = None;
         self.data_rto_backoff += 1;
         if self.send.unacked() == 0 {
-            if self.closing.fin_unacked() {
+            if self.closing.fin_unacked() && self.is_unconfirmed_client() {
+                // Closed without a byte, and the server never spoke MPTCP: it has lost our
+                // keys and waits for a FIN.
+                self.fall_back(cx, 0, Counter::MPCapableDataFallback);
+            } else if self.closing.fin_unacked() {
                 // Another subflow each time.
                 let turn = usize::try_from(self.data_rto_backoff).unwrap_or(0);
                 if let Some(i) = self.nth_signal_subflow(turn) {
@@ -197,7 +211,11 @@ impl Core {
                 let holder = self
                     .subflows
                     .iter()
-                    .find(|s| s.sent.iter().any(|t| t.off <= head && head < t.off + u64::from(t.len)))
+                    .find(|s| {
+                        s.sent
+                            .iter()
+                            .any(|t| t.off <= head && head < t.off + u64::from(t.len))
+                    })
                     .map(|s| s.id);
                 if let Some(end) = self.send.chunk(head).map(|c| c.end())
                     && self.subflows.len() > 1
@@ -212,6 +230,13 @@ impl Core {
             }
         }
         self.arm_data_rto(cx.now);
+    }
+
+    fn is_unconfirmed_client(&self) -> bool {
+        !self.server
+            && !self.fully_established
+            && !self.subflows.is_empty()
+            && self.data_rto_backoff > UNCONFIRMED_FINS_MAX
     }
 
     /// Data was acknowledged at subflow level but not at connection level, and nothing has
@@ -293,13 +318,17 @@ impl Core {
 
     /// The earliest of all deadlines.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let subflows = self.subflows.iter().filter(|s| s.death.is_none()).flat_map(|s| {
-            [
-                s.tcp.next_deadline(),
-                s.withdrawn,
-                s.join_ack.map(|(at, _)| at),
-            ]
-        });
+        let subflows = self
+            .subflows
+            .iter()
+            .filter(|s| s.death.is_none())
+            .flat_map(|s| {
+                [
+                    s.tcp.next_deadline(),
+                    s.withdrawn,
+                    s.join_ack.map(|(at, _)| at),
+                ]
+            });
         subflows
             .chain([
                 self.addresses_deadline(),

@@ -1,0 +1,5 @@
+//! Two connections against each other.
+
+mod basic;
+mod harness;
+mod swarm;

@@ -1,0 +1,89 @@
+//! Whole connections on bad networks, by seed: loss, reordering, duplication, IPv4 and
+//! IPv6 mixed, one to three subflows, echo and both-ways transfer, checksums on and off.
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use super::harness::*;
+use crate::mptcp::*;
+use crate::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(1200);
+
+fn random_path(rng: &mut StdRng) -> PathConfig {
+    let loss = if rng.random_bool(0.3) {
+        0.0
+    } else {
+        rng.random_range(0.0..0.05)
+    };
+    PathConfig {
+        delay: Duration::from_micros(rng.random_range(50..40_000)),
+        jitter: Duration::from_micros(if rng.random_bool(0.5) {
+            0
+        } else {
+            rng.random_range(1..8_000)
+        }),
+        loss,
+        duplicate: if rng.random_bool(0.7) { 0.0 } else { 0.03 },
+        v6: rng.random_bool(0.4),
+        mtu: [1500, 1400, 1280][rng.random_range(0..3)],
+        rate: if rng.random_bool(0.5) {
+            0
+        } else {
+            rng.random_range(300_000..5_000_000)
+        },
+    }
+}
+
+fn run(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let paths: Vec<_> = (0..rng.random_range(1..=3))
+        .map(|_| random_path(&mut rng))
+        .collect();
+    let count = paths.len();
+    let mut net = Net::new(seed, paths);
+    for host in [CLIENT, SERVER] {
+        let config = &mut net.hosts[host].config;
+        config.checksum = if rng.random_bool(0.4) {
+            ChecksumPolicy::Always
+        } else {
+            ChecksumPolicy::IfRequested
+        };
+        config.recv_buffer_bytes = [32 << 10, 128 << 10, 1 << 20][rng.random_range(0..3)];
+        config.tcp.timestamps = rng.random_bool(0.8);
+        config.tcp.sack = rng.random_bool(0.8);
+    }
+    let size = |rng: &mut StdRng| [0, 1, 1000, 60_000, 300_000][rng.random_range(0..5)];
+    let mut client = TestApp::sender(1, size(&mut rng));
+    if rng.random_bool(0.3) {
+        client.fill_max = rng.random_range(1..2000);
+    }
+    let server = if rng.random_bool(0.4) {
+        TestApp::echo()
+    } else {
+        TestApp::sender(2, size(&mut rng))
+    };
+    net.start(client, server);
+    let mut joined = 1;
+    net.run_until(LIMIT, |net| {
+        let conn = net.hosts[CLIENT].conn.as_ref().unwrap();
+        if conn.is_finished() {
+            return true;
+        }
+        if net.hosts[CLIENT].info(net.now).fully_established && joined < count {
+            // Closing and established before the other end knows are both fine.
+            let _ = net.join(joined);
+            joined += 1;
+        }
+        joined == count
+    });
+    net.complete(LIMIT);
+}
+
+#[test]
+fn streams_survive_bad_networks() {
+    for seed in 0..300 {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
