@@ -96,7 +96,11 @@ unsafe fn ethtool<T>(interface: &str, command: &mut T) -> io::Result<()> {
     // SAFETY: the request names the interface with a final NUL and points to a struct of
     // the size the command has, which lives until the call returns.
     let ret = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if ret < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Name of the driver.
@@ -116,14 +120,21 @@ pub fn driver(interface: &str) -> io::Result<String> {
     };
     // SAFETY: the struct of this command, 196 bytes as in the kernel's header.
     unsafe { ethtool(interface, &mut info)? };
-    let end = info.driver.iter().position(|b| *b == 0).unwrap_or(info.driver.len());
+    let end = info
+        .driver
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(info.driver.len());
     Ok(String::from_utf8_lossy(&info.driver[..end]).into_owned())
 }
 
 /// Queues as they are now. Devices that do not say have one.
 #[must_use]
 pub fn channels(interface: &str) -> Channels {
-    let mut raw = RawChannels { cmd: ETHTOOL_GCHANNELS, ..RawChannels::default() };
+    let mut raw = RawChannels {
+        cmd: ETHTOOL_GCHANNELS,
+        ..RawChannels::default()
+    };
     // SAFETY: the struct of this command, nine 32-bit integers as in the kernel's header.
     match unsafe { ethtool(interface, &mut raw) } {
         Ok(()) => Channels {
@@ -131,7 +142,11 @@ pub fn channels(interface: &str) -> Channels {
             tx: (raw.combined + raw.tx).max(1),
             combined: raw.max_combined > 0,
         },
-        Err(_) => Channels { rx: 1, tx: 1, combined: true },
+        Err(_) => Channels {
+            rx: 1,
+            tx: 1,
+            combined: true,
+        },
     }
 }
 
@@ -186,7 +201,14 @@ mod tests {
 
     #[test]
     fn a_device_without_ethtool_has_one_queue() {
-        assert_eq!(channels("no-such-device"), Channels { rx: 1, tx: 1, combined: true });
+        assert_eq!(
+            channels("no-such-device"),
+            Channels {
+                rx: 1,
+                tx: 1,
+                combined: true
+            }
+        );
         assert!(driver("no-such-device").is_err());
         assert!(driver("a-name-that-is-longer-than-any").is_err());
     }
@@ -196,9 +218,18 @@ mod tests {
         assert_eq!(modes(Mode::Auto, true)[0], (PortMode::Native, false));
         assert_eq!(modes(Mode::Auto, false)[0], (PortMode::ZeroCopy, false));
         assert_eq!(modes(Mode::ZeroCopy, true), [(PortMode::ZeroCopy, true)]);
-        assert_eq!(rx_checksum(RxChecksumConfig::Auto, true), RxChecksum::AcceptPartial);
-        assert_eq!(rx_checksum(RxChecksumConfig::Auto, false), RxChecksum::Verify);
-        assert_eq!(rx_checksum(RxChecksumConfig::Verify, true), RxChecksum::Verify);
+        assert_eq!(
+            rx_checksum(RxChecksumConfig::Auto, true),
+            RxChecksum::AcceptPartial
+        );
+        assert_eq!(
+            rx_checksum(RxChecksumConfig::Auto, false),
+            RxChecksum::Verify
+        );
+        assert_eq!(
+            rx_checksum(RxChecksumConfig::Verify, true),
+            RxChecksum::Verify
+        );
     }
 
     #[test]
@@ -209,9 +240,17 @@ mod tests {
 
     #[test]
     fn the_fix_speaks_the_devices_language() {
-        let veth = Channels { rx: 1, tx: 1, combined: false };
+        let veth = Channels {
+            rx: 1,
+            tx: 1,
+            combined: false,
+        };
         assert_eq!(veth.fix("v0", 2), "ethtool -L v0 rx 2 tx 2");
-        let nic = Channels { rx: 1, tx: 1, combined: true };
+        let nic = Channels {
+            rx: 1,
+            tx: 1,
+            combined: true,
+        };
         assert_eq!(nic.fix("eth1", 2), "ethtool -L eth1 combined 2");
     }
 }

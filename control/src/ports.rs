@@ -68,7 +68,11 @@ pub struct Ports {
 
 /// Takes `address` from the kernel. IP_FREEBIND: the address may come later.
 fn bind(address: SocketAddr, reuse: bool) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
         socket.set_freebind_v6(true)?;
@@ -111,7 +115,10 @@ impl Ports {
                 wanted.push((address, ClaimKind::Service));
             }
         }
-        for port in listens().map(|a| a.port()).collect::<std::collections::BTreeSet<_>>() {
+        for port in listens()
+            .map(|a| a.port())
+            .collect::<std::collections::BTreeSet<_>>()
+        {
             for ip in locals {
                 let address = SocketAddr::new(*ip, port);
                 let covered = wanted.iter().any(|(w, _)| {
@@ -144,7 +151,9 @@ impl Ports {
         let gone: Vec<SocketAddr> = self
             .held
             .iter()
-            .filter(|(a, h)| h.kind != ClaimKind::ActiveOpen && !wanted.iter().any(|(w, _)| w == *a))
+            .filter(|(a, h)| {
+                h.kind != ClaimKind::ActiveOpen && !wanted.iter().any(|(w, _)| w == *a)
+            })
             .map(|(a, _)| *a)
             .collect();
         // A wildcard and its addresses exclude each other, so the old ones go first; if a
@@ -196,7 +205,11 @@ impl Ports {
                     .iter()
                     .find(|s| s.listen.iter().any(|l| l.port() == address.port()))
                     .map_or_else(String::new, |s| s.name.clone());
-                PortError::InUse { address, service, owner: owner::describe(address) }
+                PortError::InUse {
+                    address,
+                    service,
+                    owner: owner::describe(address),
+                }
             } else {
                 PortError::Bind { address, source }
             }
@@ -204,7 +217,14 @@ impl Ports {
         steer
             .claim_add(Claim::new(address.ip(), address.port()), kind)
             .map_err(|source| PortError::Claim { address, source })?;
-        self.held.insert(address, Held { _socket: Some(socket), kind, until: None });
+        self.held.insert(
+            address,
+            Held {
+                _socket: Some(socket),
+                kind,
+                until: None,
+            },
+        );
         Ok(())
     }
 
@@ -215,15 +235,24 @@ impl Ports {
     pub fn open(&mut self, steer: &Steer, local: IpAddr) -> Result<SocketAddr, PortError> {
         let any = SocketAddr::new(local, 0);
         let bound = bind(any, false).and_then(|s| {
-            let address = s.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+            let address = s
+                .local_addr()?
+                .as_socket()
+                .ok_or(io::ErrorKind::InvalidData)?;
             Ok((s, address))
         });
-        let (socket, address) =
-            bound.map_err(|source| PortError::Bind { address: any, source })?;
+        let (socket, address) = bound.map_err(|source| PortError::Bind {
+            address: any,
+            source,
+        })?;
         steer
             .claim_add(Claim::new(local, address.port()), ClaimKind::ActiveOpen)
             .map_err(|source| PortError::Claim { address, source })?;
-        let held = Held { _socket: Some(socket), kind: ClaimKind::ActiveOpen, until: None };
+        let held = Held {
+            _socket: Some(socket),
+            kind: ClaimKind::ActiveOpen,
+            until: None,
+        };
         self.held.insert(address, held);
         Ok(address)
     }
@@ -239,7 +268,11 @@ impl Ports {
 
     /// All subflows are gone, because the dataplane is.
     pub fn release_all(&mut self, now: Instant) {
-        for h in self.held.values_mut().filter(|h| h.kind == ClaimKind::ActiveOpen) {
+        for h in self
+            .held
+            .values_mut()
+            .filter(|h| h.kind == ClaimKind::ActiveOpen)
+        {
             h.until.get_or_insert(now + LINGER);
         }
     }
@@ -279,7 +312,11 @@ impl Ports {
             let until = (!live.contains(&address)).then_some(now + LINGER);
             // Best effort: an application may have taken the port meanwhile; then the claim
             // must stay for our flow all the same.
-            let held = Held { _socket: reserve(address).ok(), kind, until };
+            let held = Held {
+                _socket: reserve(address).ok(),
+                kind,
+                until,
+            };
             self.held.insert(address, held);
         }
         Ok(())
@@ -348,14 +385,19 @@ pub mod owner {
             _ => return None,
         };
         let port = u16::from_str_radix(port, 16).ok()?;
-        Some(Entry { local: SocketAddr::new(ip, port), state, inode })
+        Some(Entry {
+            local: SocketAddr::new(ip, port),
+            state,
+            inode,
+        })
     }
 
     /// True if holding `b` keeps `a` from being bound.
     pub(super) fn conflicts(a: SocketAddr, b: SocketAddr) -> bool {
         let (ip_a, ip_b) = (a.ip().to_canonical(), b.ip().to_canonical());
         // `::` without IPV6_V6ONLY takes IPv4's port as well.
-        let wild = ip_b.is_unspecified() || (ip_a.is_unspecified() && ip_a.is_ipv4() == ip_b.is_ipv4());
+        let wild =
+            ip_b.is_unspecified() || (ip_a.is_unspecified() && ip_a.is_ipv4() == ip_b.is_ipv4());
         a.port() == b.port() && (ip_a == ip_b || wild)
     }
 
@@ -376,23 +418,33 @@ pub mod owner {
     /// "nginx (pid 812)", or what is known instead.
     #[must_use]
     pub fn describe(address: SocketAddr) -> String {
-        let inodes: Vec<u64> =
-            entries(address).iter().map(|e| e.inode).filter(|i| *i != 0).collect();
+        let inodes: Vec<u64> = entries(address)
+            .iter()
+            .map(|e| e.inode)
+            .filter(|i| *i != 0)
+            .collect();
         for inode in &inodes {
             if let Some(process) = process_of(*inode) {
                 return process;
             }
         }
         // A bound socket that neither listens nor is connected is in no table.
-        format!("a socket of the kernel; find it with: ss -Htanp 'sport = :{}'", address.port())
+        format!(
+            "a socket of the kernel; find it with: ss -Htanp 'sport = :{}'",
+            address.port()
+        )
     }
 
     fn process_of(inode: u64) -> Option<String> {
         let wanted = format!("socket:[{inode}]");
         for process in fs::read_dir("/proc").ok()?.flatten() {
             let name = process.file_name();
-            let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-            let Ok(fds) = fs::read_dir(process.path().join("fd")) else { continue };
+            let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else {
+                continue;
+            };
+            let Ok(fds) = fs::read_dir(process.path().join("fd")) else {
+                continue;
+            };
             for fd in fds.flatten() {
                 if fs::read_link(fd.path()).is_ok_and(|l| l.as_os_str() == wanted.as_str()) {
                     let comm = fs::read_to_string(process.path().join("comm")).ok()?;
@@ -429,7 +481,10 @@ mod tests {
     #[test]
     fn joins_may_arrive_on_every_address() {
         assert_eq!(
-            wanted(&[service("echo", &["10.0.0.1:7"])], &["10.0.0.1", "10.0.1.1", "fd00::1"]),
+            wanted(
+                &[service("echo", &["10.0.0.1:7"])],
+                &["10.0.0.1", "10.0.1.1", "fd00::1"]
+            ),
             ["10.0.0.1:7 Service", "10.0.1.1:7 Join", "[fd00::1]:7 Join"]
         );
     }
@@ -442,7 +497,13 @@ mod tests {
         ];
         assert_eq!(
             wanted(&services, &["10.0.0.1", "fd00::1"]),
-            ["0.0.0.0:7 Service", "[fd00::9]:8 Service", "[fd00::1]:7 Join", "10.0.0.1:8 Join", "[fd00::1]:8 Join"]
+            [
+                "0.0.0.0:7 Service",
+                "[fd00::9]:8 Service",
+                "[fd00::1]:7 Join",
+                "10.0.0.1:8 Join",
+                "[fd00::1]:8 Join"
+            ]
         );
     }
 
@@ -453,7 +514,10 @@ mod tests {
         let error = reserve(address).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         let owner = owner::describe(address);
-        assert!(owner.contains(&format!("(pid {})", std::process::id())), "{owner}");
+        assert!(
+            owner.contains(&format!("(pid {})", std::process::id())),
+            "{owner}"
+        );
         drop(listener);
         let held = reserve(address).unwrap();
         assert!(std::net::TcpListener::bind(address).is_err());
@@ -470,7 +534,10 @@ mod tests {
     fn reads_the_kernels_table() {
         let line = "   0: 0100007F:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0000 100 0 0 10 0";
         let entry = owner::parse(line).unwrap();
-        assert_eq!((entry.local.port(), entry.state, entry.inode), (22, 10, 12345));
+        assert_eq!(
+            (entry.local.port(), entry.state, entry.inode),
+            (22, 10, 12345)
+        );
         if cfg!(target_endian = "little") {
             assert_eq!(entry.local.ip().to_string(), "127.0.0.1");
         }

@@ -358,10 +358,6 @@ impl Config {
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,
             ),
-            (
-                "path.accept-addresses",
-                self.path.accept_addresses == new.path.accept_addresses,
-            ),
             ("control.socket", self.control.socket == new.control.socket),
             (
                 "control.metrics",

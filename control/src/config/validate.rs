@@ -429,7 +429,7 @@ impl<'a> Validator<'a> {
                 raw.congestion.as_ref(),
                 CongestionKind::default(),
                 &[
-                    ("reno", Is(CongestionKind::Reno)),
+                    ("reno", Is(CongestionKind::NewReno)),
                     ("cubic", Is(CongestionKind::Cubic)),
                     ("lia", Later),
                     ("olia", Later),

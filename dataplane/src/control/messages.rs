@@ -90,7 +90,7 @@ pub struct InterfaceSetup {
 }
 
 /// What a service or an active open does with its stream.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "app", rename_all = "kebab-case")]
 pub enum AppSetup {
     /// Sends back what it receives; closes when the peer has closed.
@@ -105,7 +105,7 @@ pub enum AppSetup {
 }
 
 /// A service: address, port and app.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceSetup {
     /// Name in the configuration.
     pub name: String,
@@ -282,6 +282,13 @@ pub enum Request {
         remote: IpAddr,
         /// Its address.
         mac: [u8; 6],
+    },
+    /// Limits for every connection from now on (`braid limits`, reload).
+    Limits {
+        /// As [`MptcpSetup::subflows_max`].
+        subflows_max: u8,
+        /// As [`MptcpSetup::accept_addresses`].
+        accept_addresses: u8,
     },
     /// Replaces the list of services (reload).
     Services {
