@@ -6,3 +6,4 @@
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
 
 pub mod peer;
+pub mod testbed;
