@@ -282,6 +282,58 @@ impl<'a> Braidd<'a> {
             .ok_or_else(|| failure!("braid conns: {value}"))
     }
 
+    /// `braid endpoint add`.
+    pub fn endpoint_add(&self, address: IpAddr, flags: &[&str]) -> Result<()> {
+        let address = address.to_string();
+        let mut args = vec!["endpoint", "add", &*address];
+        args.extend(flags);
+        self.ask(&args).map(drop)
+    }
+
+    /// `braid endpoint change`.
+    pub fn endpoint_change(&self, address: IpAddr, flags: &[&str]) -> Result<()> {
+        let address = address.to_string();
+        let mut args = vec!["endpoint", "change", &*address];
+        args.extend(flags);
+        self.ask(&args).map(drop)
+    }
+
+    /// `braid endpoint del`.
+    pub fn endpoint_del(&self, address: IpAddr) -> Result<()> {
+        self.ask(&["endpoint", "del", &address.to_string()])
+            .map(drop)
+    }
+
+    /// `braid connect NAME`.
+    pub fn connect(&self, name: &str) -> Result<()> {
+        self.ask(&["connect", name]).map(drop)
+    }
+
+    /// What each port (one per interface and queue) says.
+    pub fn ports(&self) -> Result<Vec<PortUse>> {
+        let xsk = self.ask(&["xsk"])?;
+        let ports = find(&xsk, "ports")
+            .and_then(Value::as_array)
+            .ok_or_else(|| failure!("no ports in {xsk}"))?;
+        ports
+            .iter()
+            .map(|port| {
+                let number = |value: &Value| {
+                    value
+                        .as_u64()
+                        .ok_or_else(|| failure!("not a number in {port}"))
+                };
+                Ok(PortUse {
+                    interface: port["interface"].as_str().unwrap_or_default().to_owned(),
+                    queue: number(&port["queue"])?,
+                    worker: number(&port["worker"])?,
+                    rx_packets: number(&port["stats"]["rx_packets"])?,
+                    tx_packets: number(&port["stats"]["tx_packets"])?,
+                })
+            })
+            .collect()
+    }
+
     /// Process id of the dataplane.
     pub fn dataplane_pid(&self) -> Result<u32> {
         let status = self.ask(&["status"])?;
@@ -329,6 +381,21 @@ impl<'a> Braidd<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// What went through a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortUse {
+    /// Interface.
+    pub interface: String,
+    /// Queue.
+    pub queue: u64,
+    /// Worker.
+    pub worker: u64,
+    /// Received.
+    pub rx_packets: u64,
+    /// Sent.
+    pub tx_packets: u64,
 }
 
 /// Where the frames are.

@@ -86,6 +86,49 @@ impl Traffic {
     }
 }
 
+/// What one path carried of a transfer, seen from the peer.
+#[derive(Copy, Clone, Debug, Serialize)]
+pub struct PathShare {
+    /// Counted from 1.
+    pub path: u8,
+    /// From the peer.
+    pub there_bytes: u64,
+    /// To the peer.
+    pub back_bytes: u64,
+    /// Of all bytes from the peer, 0 to 1.
+    pub there_share: f64,
+    /// Of all bytes to the peer, 0 to 1.
+    pub back_share: f64,
+}
+
+impl PathShare {
+    /// Of the traffic between two looks at the peer's interfaces.
+    #[must_use]
+    pub fn between(before: &[Traffic], after: &[Traffic]) -> Vec<Self> {
+        let moved = after.iter().zip(before).map(|(now, then)| now.since(*then));
+        let moved: Vec<_> = moved.collect();
+        let there: u64 = moved.iter().map(|traffic| traffic.tx_bytes).sum();
+        let back: u64 = moved.iter().map(|traffic| traffic.rx_bytes).sum();
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        (1..)
+            .zip(moved)
+            .map(|(path, traffic)| Self {
+                path,
+                there_bytes: traffic.tx_bytes,
+                back_bytes: traffic.rx_bytes,
+                there_share: share(traffic.tx_bytes, there),
+                back_share: share(traffic.rx_bytes, back),
+            })
+            .collect()
+    }
+
+    /// The smaller of the two shares.
+    #[must_use]
+    pub fn least(&self) -> f64 {
+        self.there_share.min(self.back_share)
+    }
+}
+
 /// The namespaces; deleted, with every process in them, when dropped.
 #[derive(Debug)]
 pub struct Testbed {
@@ -392,6 +435,17 @@ mod tests {
             }
         );
         assert_eq!(traffic.len(), 2);
+    }
+
+    #[test]
+    fn shares_are_of_each_direction() {
+        let traffic = |rx_bytes, tx_bytes| Traffic { rx_bytes, tx_bytes };
+        let before = [traffic(10, 20), traffic(0, 0)];
+        let after = [traffic(110, 320), traffic(300, 100)];
+        let shares = PathShare::between(&before, &after);
+        assert_eq!(shares[0].there_share, 0.75);
+        assert_eq!(shares[0].back_share, 0.25);
+        assert_eq!(shares[1].least(), 0.25);
     }
 
     #[test]
