@@ -143,7 +143,7 @@ impl Config {
                 connect.name, connect.to, connect.app
             );
             if let Some(bytes) = connect.bytes {
-                let _ = writeln!(toml, "bytes = {bytes}");
+                let _ = writeln!(toml, "bytes = \"{bytes}B\"");
             }
         }
         let _ = writeln!(
@@ -471,7 +471,7 @@ mod tests {
             "flags = [\"signal\"]",
             "listen = \"*:7\"",
             "to = \"10.77.1.1:5201\"",
-            "bytes = 42",
+            "bytes = \"42B\"",
             "socket = \"/tmp/x.sock\"",
         ] {
             assert!(toml.lines().any(|l| l == line), "{line} in\n{toml}");
