@@ -17,11 +17,15 @@ enum Command {
     /// Clients and servers on kernel MPTCP and TCP sockets
     #[command(subcommand)]
     Peer(braid_bench::peer::Command),
+    /// A kernel MPTCP client and braid's echo service over two paths (root; scripts/demo
+    /// builds everything and calls this)
+    Demo(braid_bench::demo::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Peer(command) => braid_bench::peer::run(command),
+        Command::Demo(arguments) => braid_bench::demo::run(&arguments),
     };
     result.unwrap_or_else(|e| {
         eprintln!("braid-bench: {e}");

@@ -48,7 +48,7 @@ pub enum Amount {
 }
 
 impl Amount {
-    fn until(self, start: Instant) -> Until {
+    fn until(self, start: Instant) -> Until<'static> {
         match self {
             Self::Bytes(bytes) => Until::Bytes(bytes),
             Self::Seconds(seconds) => Until::Deadline(start + Duration::from_secs_f64(seconds)),

@@ -204,9 +204,9 @@ pub enum Command {
         /// Plain TCP instead of MPTCP
         #[arg(long)]
         tcp: bool,
-        /// For `source`: how much
-        #[arg(long, default_value_t = 1 << 30)]
-        bytes: u64,
+        /// For `source`: how much, instead of until the client closes
+        #[arg(long)]
+        bytes: Option<u64>,
         /// For `sink`: what must come; for `source`: what to send
         #[arg(long, value_enum)]
         content: Option<ContentArg>,

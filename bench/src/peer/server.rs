@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,8 @@ pub enum App {
     Source {
         /// What.
         content: Content,
-        /// How much.
-        bytes: u64,
+        /// How much; `None`: until the client closes.
+        bytes: Option<u64>,
     },
 }
 
@@ -79,6 +80,30 @@ fn echo(socket: &Socket, corrupt_at: Option<u64>, served: &mut Served) -> io::Re
     }
 }
 
+fn source(
+    socket: &Socket,
+    content: Content,
+    bytes: Option<u64>,
+    served: &mut Served,
+) -> io::Result<()> {
+    let closed = AtomicBool::new(false);
+    let until = bytes.map_or(Until::Told(&closed), Until::Bytes);
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let received = receive(socket, Instant::now(), Check::Count, None, "");
+            closed.store(true, Ordering::Relaxed);
+            received
+        });
+        served.bytes_sent = send(socket, Stream::new(content), until, None)?;
+        // Until the client has closed as well.
+        let received = reader
+            .join()
+            .map_err(|_| io::Error::other("the reading thread panicked"))?;
+        served.bytes_received = received.bytes;
+        received.error.map_or(Ok(()), |e| Err(io::Error::other(e)))
+    })
+}
+
 fn serve_one(socket: &Socket, peer: Option<SocketAddr>, app: App) -> Served {
     let start = Instant::now();
     let mut served = Served {
@@ -107,13 +132,7 @@ fn serve_one(socket: &Socket, peer: Option<SocketAddr>, app: App) -> Served {
                 Some(error) => Err(io::Error::other(error)),
             }
         }
-        App::Source { content, bytes } => {
-            send(socket, Stream::new(content), Until::Bytes(bytes), None).map(|sent| {
-                served.bytes_sent = sent;
-                // Until the client has closed as well.
-                served.bytes_received = receive(socket, start, Check::Count, None, "").bytes;
-            })
-        }
+        App::Source { content, bytes } => source(socket, content, bytes, &mut served),
     };
     served.transport = served.transport.or(transport(socket));
     served.seconds = start.elapsed().as_secs_f64();

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// When a sender stops.
 #[derive(Copy, Clone, Debug)]
-pub enum Until {
+pub enum Until<'a> {
     /// After so many bytes.
     Bytes(u64),
     /// At this time.
     Deadline(Instant),
+    /// When told.
+    Told(&'a AtomicBool),
 }
 
 /// Bounds how far a sender runs ahead of what has come back to it.
@@ -74,14 +77,15 @@ impl Leash {
 pub fn send(
     socket: &Socket,
     mut stream: Stream,
-    until: Until,
+    until: Until<'_>,
     leash: Option<&Leash>,
 ) -> io::Result<u64> {
     loop {
         let left = match until {
             Until::Bytes(bytes) => bytes - stream.position(),
-            Until::Deadline(at) if Instant::now() < at => u64::MAX,
-            Until::Deadline(_) => 0,
+            Until::Deadline(at) if Instant::now() >= at => 0,
+            Until::Told(over) if over.load(Ordering::Relaxed) => 0,
+            Until::Deadline(_) | Until::Told(_) => u64::MAX,
         };
         if left == 0 {
             socket.shutdown(Shutdown::Write)?;
