@@ -268,6 +268,12 @@ impl Dataplane {
                 self.tell_all(|| Mail::Neighbour { port, remote, mac });
                 Reply::Ok
             }
+            Request::Limits { subflows_max, accept_addresses } => {
+                self.tell_all(|| Mail::Limits { subflows_max, accept_addresses });
+                self.setup.mptcp.subflows_max = subflows_max;
+                self.setup.mptcp.accept_addresses = accept_addresses;
+                Reply::Ok
+            }
             Request::Services { services: setups } => {
                 for mailbox in &self.mailboxes {
                     let list: Vec<Service<_>> = services(&setups);

@@ -65,6 +65,13 @@ pub enum Mail {
         /// New address.
         mac: [u8; 6],
     },
+    /// New limits for every connection.
+    Limits {
+        /// Subflows of a connection at the most.
+        subflows_max: u8,
+        /// Announced addresses remembered per connection at the most.
+        accept_addresses: u8,
+    },
     /// New list of services.
     Services(Vec<Service<App>>),
     /// Report.

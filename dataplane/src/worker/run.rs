@@ -391,6 +391,9 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             Mail::Neighbour { port, remote, mac } => {
                 engine.on_neighbour(port, remote, EthernetAddress(mac));
             }
+            Mail::Limits { subflows_max, accept_addresses } => {
+                engine.set_limits(subflows_max, accept_addresses);
+            }
             Mail::Services(services) => engine.set_services(services),
             Mail::Snapshot { offset, limit, answer } => {
                 let _ = answer.send(self.snapshot(now, offset, limit));

@@ -316,6 +316,12 @@ impl<A: Application> Engine<A> {
         }
     }
 
+    /// Limits of every connection from now on; what exceeds them already stays.
+    pub fn set_limits(&mut self, subflows_max: u8, remote_addresses_max: u8) {
+        self.config.mptcp.subflows_max = subflows_max;
+        self.config.mptcp.remote_addresses_max = remote_addresses_max;
+    }
+
     /// No new connections; those that live go on.
     pub fn drain(&mut self) {
         self.draining = true;
