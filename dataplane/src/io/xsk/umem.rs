@@ -16,10 +16,11 @@ use crate::buf::{FramePool, HEADROOM_BYTES};
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// What to do about huge pages.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HugePages {
     /// Use them if there are enough.
+    #[default]
     Try,
     /// Fail without them.
     Require,
