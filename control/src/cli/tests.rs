@@ -153,8 +153,10 @@ fn tables_show_what_matters() {
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
-    let mut flags = EndpointFlags::default();
-    flags.signal = true;
+    let flags = EndpointFlags {
+        signal: true,
+        ..EndpointFlags::default()
+    };
     let endpoint = Endpoint {
         id: 1,
         address: "10.0.0.1".parse().unwrap(),

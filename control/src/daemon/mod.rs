@@ -32,6 +32,7 @@ use crate::config::{Config, ConfigError};
 use crate::netlink::{Change, Events, Mirror, Netlink};
 use crate::path::Manager;
 use crate::ports::Ports;
+use crate::preflight;
 
 pub use dataplane::{Dataplane, DataplaneError};
 use interfaces::Attached;
@@ -131,6 +132,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::other)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::other)?;
 
+    // Before anything else fails for the lack of them, with a less helpful errno.
+    preflight::privileges().map_err(DaemonError::Other)?;
+    preflight::kernel().map_err(DaemonError::Other)?;
+    preflight::cores(&config)?;
     let listener = api::listen(&config.control.socket).map_err(DaemonError::other)?;
     let _file = SocketFile(config.control.socket.clone());
     let (results, mut opened) = mpsc::unbounded_channel();

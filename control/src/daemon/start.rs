@@ -16,16 +16,12 @@ use crate::config::Config;
 use crate::netlink::Netlink;
 use crate::path::Manager;
 use crate::ports::Ports;
-use crate::preflight;
 
 impl Daemon {
     pub(super) async fn start(
         config: Config,
         results: mpsc::UnboundedSender<Opened>,
     ) -> Result<Started, DaemonError> {
-        preflight::cores(&config)?;
-        preflight::privileges().map_err(DaemonError::Other)?;
-        preflight::kernel().map_err(DaemonError::Other)?;
         raise_limits();
         let (netlink, events) = Netlink::open().map_err(DaemonError::other)?;
         let mirror = netlink.snapshot().await.map_err(DaemonError::other)?;

@@ -1,6 +1,7 @@
 //! Starting, adopting and restarting the dataplane.
 
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,7 @@ pub(super) async fn start(
             process::BINARY_ENV
         ))
     })?;
-    let guard = KillOnDrop(Some(process));
+    let guard = KillOnDrop(Some(process), path.clone());
     let (sender, events) = mpsc::unbounded_channel();
     let dataplane = Dataplane::connect(&path, sender).map_err(DaemonError::other)?;
     let (setup, fds) = interfaces::setup(config, steer, attached);
@@ -56,6 +57,12 @@ pub(super) async fn start(
     {
         Ok((Reply::Ready { ports }, _)) => ports,
         Ok(_) => return Err(DaemonError::other(DataplaneError::Unexpected)),
+        Err(DataplaneError::NoAnswer) => {
+            return Err(DaemonError::Other(format!(
+                "the dataplane ({}) ended before it was ready; its own words are above",
+                binary.display()
+            )));
+        }
         Err(e) => {
             return Err(DaemonError::Other(format!(
                 "the dataplane did not start: {e}"
@@ -79,7 +86,7 @@ pub(super) async fn start(
 }
 
 /// A dataplane that did not get ready does not stay.
-struct KillOnDrop(Option<Process>);
+struct KillOnDrop(Option<Process>, PathBuf);
 
 impl KillOnDrop {
     fn disarm(mut self) -> Process {
@@ -91,6 +98,7 @@ impl Drop for KillOnDrop {
     fn drop(&mut self) {
         if let Some(process) = &self.0 {
             process.kill();
+            let _ = std::fs::remove_file(&self.1);
         }
     }
 }

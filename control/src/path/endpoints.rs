@@ -228,8 +228,10 @@ mod tests {
         let id = e.id_of(ip(1)).unwrap();
         assert_eq!(e.id_of(ip(1)), Ok(id));
         assert!(e.of(ip(1)).unwrap().implicit);
-        let mut flags = EndpointFlags::default();
-        flags.signal = true;
+        let flags = EndpointFlags {
+            signal: true,
+            ..EndpointFlags::default()
+        };
         let made = e.add(ip(1), flags, None).unwrap();
         assert_eq!(
             (made.id, made.implicit, made.flags.signal),
