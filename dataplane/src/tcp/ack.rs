@@ -62,6 +62,10 @@ impl Tcp {
             self.timers.rto_started = now;
             self.timers.persist_backoff = 0;
             self.recovery.consecutive_rtos = 0;
+            // Whatever was asked for to provoke this ACK need not leave any more.
+            self.recovery.timeout_answered = true;
+            self.recovery.force_one = false;
+            self.recovery.probe_wanted = false;
             self.rtt.reset_backoff();
             if self.path_mtu.on_progress(now) {
                 self.apply_segment_size(false);

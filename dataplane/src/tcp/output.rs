@@ -113,7 +113,7 @@ impl Tcp {
 
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is
     /// recorded: the same range comes again until [`Self::record_retransmit`].
-    pub fn next_retransmit(&mut self, now: Instant) -> Option<TxRange> {
+    pub fn next_retransmit(&mut self, _now: Instant) -> Option<TxRange> {
         if !self.state.is_synchronized() || self.state == State::TimeWait {
             return None;
         }
@@ -141,7 +141,6 @@ impl Tcp {
                 return None;
             }
         }
-        let _ = now;
         Some(TxRange {
             seq: seg.seq,
             len: seg.len,
@@ -219,7 +218,9 @@ impl Tcp {
     /// pacing and the state. Whole segments, unless the peer's window is smaller than one.
     #[must_use]
     pub fn send_budget(&self, now: Instant) -> u32 {
-        if !self.state.may_send() || self.recovery.force_one {
+        // After a timeout the retransmission goes first.
+        let timed_out = self.recovery.force_one && self.board.lost_segments() > 0;
+        if !self.state.may_send() || timed_out {
             return 0;
         }
         let mss = self.mss();
