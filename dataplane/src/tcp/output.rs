@@ -76,7 +76,7 @@ impl Tcp {
             return None;
         }
         let Some(seq) = self.fin_seq else {
-            if !matches!(self.state, State::FinWait1 | State::LastAck) {
+            if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
                 return None;
             }
             if self.peer_room() == 0 {
