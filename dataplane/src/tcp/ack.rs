@@ -79,7 +79,7 @@ impl Tcp {
         verdict.lost = self.board.lost_segments() > 0;
         self.advance_recovery(now, advanced, lost, &delivery, pipe_before);
 
-        if !self.is_finished_by(seg.ack, now, verdict) {
+        if !self.on_fin_acked(now, verdict) {
             self.arm_retransmit(now);
             self.update_persist(now);
             self.update_pacing(now);
@@ -393,8 +393,8 @@ impl Tcp {
         });
     }
 
-    /// State changes that an acknowledged FIN brings.
-    fn is_finished_by(&mut self, _ack: SeqNumber, now: Instant, verdict: &mut Verdict) -> bool {
+    /// State changes that an acknowledged FIN brings; true if nothing is left to be sent.
+    fn on_fin_acked(&mut self, now: Instant, verdict: &mut Verdict) -> bool {
         if !verdict.fin_acked {
             return false;
         }

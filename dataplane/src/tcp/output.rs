@@ -76,7 +76,10 @@ impl Tcp {
             return None;
         }
         let Some(seq) = self.fin_seq else {
-            if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
+            if !matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            ) {
                 return None;
             }
             if self.peer_room() == 0 {
@@ -106,7 +109,10 @@ impl Tcp {
         let front_of_queue = self.fin_seq.is_some() && self.board.only_last_is_lost();
         let first = self.fin_wanted
             && self.fin_seq.is_none()
-            && matches!(self.state, State::FinWait1 | State::LastAck)
+            && matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            )
             && self.peer_room() > 0;
         front_of_queue || first
     }
