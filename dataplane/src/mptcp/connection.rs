@@ -614,6 +614,13 @@ impl<A: Application> Connection<A> {
         self.core.is_established()
     }
 
+    /// Whether subflows may be opened: the peer has shown that it speaks MPTCP on the
+    /// first one (RFC 8684 §3.1). `None`: it never will.
+    #[must_use]
+    pub fn may_join(&self) -> Option<bool> {
+        self.core.is_mptcp().then_some(self.core.fully_established)
+    }
+
     /// The next hop of the paths over `port` to `remote` has another hardware address.
     pub fn on_neighbour(&mut self, port: PortId, remote: IpAddr, mac: EthernetAddress) {
         for s in &mut self.core.subflows {
