@@ -290,7 +290,9 @@ impl Core {
         self.send.clear();
         self.reinject.clear();
         self.reassembly.clear();
-        self.rx.clear();
+        if reason != CloseReason::Finished {
+            self.rx.clear();
+        }
         self.data_rto = None;
     }
 
@@ -712,6 +714,11 @@ impl<A: Application> Connection<A> {
         if std::mem::take(&mut self.core.over_news) && !self.told_over {
             self.told_over = true;
             let reason = self.core.over.unwrap_or(CloseReason::Finished);
+            // The last bytes may have come with what ended the connection.
+            if std::mem::take(&mut self.core.rx_news) && reason == CloseReason::Finished {
+                self.app.on_readable(&mut self.core.rx);
+            }
+            self.core.rx.clear();
             self.app.on_closed(reason);
             cx.actions.events.push(Event::Closed {
                 token: self.core.id,

@@ -650,7 +650,8 @@ impl Core {
                     self.send_reset(cx, sink, i, frame, seq, ack)
                 }
                 Some(Control::Fin { seq }) => {
-                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, None)
+                    let fail = self.next_fail(i);
+                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, fail)
                 }
                 Some(Control::Probe { seq }) => {
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)

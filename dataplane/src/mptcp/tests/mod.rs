@@ -1,5 +1,7 @@
 //! Two connections against each other.
 
 mod basic;
+mod boxes;
+mod fallback;
 mod harness;
 mod swarm;
