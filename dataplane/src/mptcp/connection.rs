@@ -669,25 +669,23 @@ impl<A: Application> Connection<A> {
         let mut full = false;
         loop {
             let core = &mut self.core;
-            if core.is_over() || !core.is_established() || core.closing.sending_ended() {
-                core.set_data_waiting(false);
+            if core.is_over() || !core.is_established() {
                 return full;
             }
-            match self.app.send_state(&core.rx) {
-                SendState::Ready => {}
-                SendState::Idle => {
-                    core.set_data_waiting(false);
-                    return full;
-                }
-                SendState::Finished => {
-                    core.end_sending();
-                    core.set_data_waiting(false);
-                    return full;
-                }
+            let state = match self.app.send_state(&core.rx) {
                 SendState::Abort => {
                     core.abort(cx);
                     return full;
                 }
+                _ if core.closing.sending_ended() => SendState::Idle,
+                state => state,
+            };
+            if state == SendState::Finished {
+                core.end_sending();
+            }
+            if state != SendState::Ready {
+                core.set_data_waiting(false);
+                return full;
             }
             core.set_data_waiting(true);
             let Some(mut plan) = core.plan_burst(cx, sink, &mut full) else {

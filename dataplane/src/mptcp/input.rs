@@ -90,7 +90,9 @@ impl Core {
     /// The path works.
     fn heard(&mut self, cx: &mut Cx<'_>, i: usize, progress: bool) {
         let s = &mut self.subflows[i];
-        s.withdrawn = None;
+        if let Some(w) = &mut s.withdrawn {
+            w.answered |= w.probe_at.is_none();
+        }
         if s.stale && progress {
             s.stale = false;
             cx.counters.inc(Counter::SubflowRecover);

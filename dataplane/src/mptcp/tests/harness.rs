@@ -157,7 +157,12 @@ impl TxSink for Ports {
         self.ports[usize::from(port.0)].tx(&self.pool, frame)
     }
     fn room(&self, port: PortId) -> u32 {
-        self.ports[usize::from(port.0)].tx_free()
+        let port = &self.ports[usize::from(port.0)];
+        if port.stats().carrier {
+            port.tx_free()
+        } else {
+            u32::MAX
+        }
     }
     fn shares_frames(&self, _a: PortId, _b: PortId) -> bool {
         true
@@ -177,6 +182,8 @@ pub(super) struct Host {
     pub(super) counters: Counters,
     pub(super) removed_with_time_wait: u32,
     pub(super) join_rejected: Vec<JoinReject>,
+    /// What `info` said before the connection was freed.
+    last_info: Option<ConnInfo>,
 }
 
 impl Host {
@@ -226,7 +233,10 @@ impl Host {
     }
 
     pub(super) fn info(&self, now: Instant) -> ConnInfo {
-        self.conn.as_ref().unwrap().info(now)
+        match &self.conn {
+            Some(conn) => conn.info(now),
+            None => self.last_info.clone().unwrap(),
+        }
     }
 }
 
@@ -353,6 +363,7 @@ impl Net {
             counters: Counters::new(),
             removed_with_time_wait: 0,
             join_rejected: Vec::new(),
+            last_info: None,
         }
     }
 
@@ -788,7 +799,7 @@ impl Net {
         self.flying.clear();
         for host in [CLIENT, SERVER] {
             let h = &mut self.hosts[host];
-            h.conn = None;
+            h.last_info = h.conn.take().map(|conn| conn.info(self.now));
             for (port, wire) in h.sink.ports.iter_mut().zip(&mut h.sink.wires) {
                 while wire.take_transmitted().is_some() {}
                 port.complete(&h.sink.pool);

@@ -4,4 +4,5 @@ mod basic;
 mod boxes;
 mod fallback;
 mod harness;
+mod paths;
 mod swarm;
