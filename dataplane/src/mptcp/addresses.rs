@@ -9,6 +9,7 @@ use super::api::{Cx, SubflowId};
 use super::connection::Core;
 use super::event::Event;
 use super::key;
+use super::subflow::Withdrawn;
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
@@ -273,8 +274,12 @@ impl Core {
             for i in 0..self.subflows.len() {
                 let s = &mut self.subflows[i];
                 if s.remote_id() == id && s.death.is_none() {
-                    let patience = s.tcp.rto() * 3;
-                    s.withdrawn = Some(cx.now + patience);
+                    let patience = s.tcp.rto() * 2;
+                    s.withdrawn = Some(Withdrawn {
+                        probe_at: Some(cx.now + patience),
+                        decided_at: cx.now + patience * 2,
+                        answered: false,
+                    });
                     s.probe_due = true;
                     self.reinject_outstanding(i);
                 }

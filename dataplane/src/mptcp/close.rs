@@ -130,7 +130,6 @@ impl Core {
                 self.kill(i, None, "connection aborted");
             }
         }
-        self.send.clear();
         self.reinject.clear();
         self.closing.forced = true;
         self.closing.fastclose = Some((id, cx.now, 0));
@@ -171,6 +170,11 @@ impl Core {
     pub(crate) fn on_fastclose(&mut self, cx: &mut Cx<'_>) {
         cx.counters.inc(Counter::MPFastcloseRx);
         self.finish(CloseReason::PeerAbort);
+    }
+
+    /// MP_FASTCLOSE has been sent: data does not matter any more.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.closing.fastclose.is_some()
     }
 
     /// Moves the closing along after packets, timers and sends.

@@ -291,7 +291,9 @@ impl Core {
         self.send.clear();
         self.reinject.clear();
         self.reassembly.clear();
-        self.rx.clear();
+        if reason != CloseReason::Finished {
+            self.rx.clear();
+        }
         self.data_rto = None;
     }
 
@@ -690,25 +692,23 @@ impl<A: Application> Connection<A> {
         let mut full = false;
         loop {
             let core = &mut self.core;
-            if core.is_over() || !core.is_established() || core.closing.sending_ended() {
-                core.set_data_waiting(false);
+            if core.is_over() || !core.is_established() {
                 return full;
             }
-            match self.app.send_state(&core.rx) {
-                SendState::Ready => {}
-                SendState::Idle => {
-                    core.set_data_waiting(false);
-                    return full;
-                }
-                SendState::Finished => {
-                    core.end_sending();
-                    core.set_data_waiting(false);
-                    return full;
-                }
+            let state = match self.app.send_state(&core.rx) {
                 SendState::Abort => {
                     core.abort(cx);
                     return full;
                 }
+                _ if core.closing.sending_ended() => SendState::Idle,
+                state => state,
+            };
+            if state == SendState::Finished {
+                core.end_sending();
+            }
+            if state != SendState::Ready {
+                core.set_data_waiting(false);
+                return full;
             }
             core.set_data_waiting(true);
             let Some(mut plan) = core.plan_burst(cx, sink, &mut full) else {
@@ -735,6 +735,11 @@ impl<A: Application> Connection<A> {
         if std::mem::take(&mut self.core.over_news) && !self.told_over {
             self.told_over = true;
             let reason = self.core.over.unwrap_or(CloseReason::Finished);
+            // The last bytes may have come with what ended the connection.
+            if std::mem::take(&mut self.core.rx_news) && reason == CloseReason::Finished {
+                self.app.on_readable(&mut self.core.rx);
+            }
+            self.core.rx.clear();
             self.app.on_closed(reason);
             cx.actions.events.push(Event::Closed {
                 token: self.core.id,

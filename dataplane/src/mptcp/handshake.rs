@@ -450,14 +450,20 @@ impl Core {
         true
     }
 
-    fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+    /// A repeated SYN for subflow `i`, which TCP answers by itself: the peer may have given
+    /// up the option because its SYNs, or our answers, vanished. RFC 8684 §3.1: the third
+    /// packet decides.
+    pub(crate) fn note_repeated_syn(&mut self, i: usize, packet: &TcpPacket) {
         let s = &mut self.subflows[i];
-        if packet.flags.contains(Flags::SYN) {
-            // The peer may have given up the option because its SYNs vanished.
+        let syn = packet.flags.contains(Flags::SYN) && !packet.flags.contains(Flags::ACK);
+        if s.phase == Phase::CapableAccepted && syn && packet.seq == s.tcp.irs() {
             let capable = |o: &MptcpOption| matches!(o, MptcpOption::MpCapable { .. });
             s.plain_syn_seen |= !packet.options.mptcp.iter().any(capable);
-            return false;
         }
+    }
+
+    fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+        let s = &self.subflows[i];
         if !s.tcp.state().is_synchronized() {
             return false;
         }

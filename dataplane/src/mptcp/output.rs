@@ -94,7 +94,9 @@ impl Core {
                     },
                     class: Self::class(s),
                 });
-            no_room |= subflows.iter().any(|s| s.is_usable() && !room(s));
+            no_room |= subflows
+                .iter()
+                .any(|s| s.is_usable() && !s.port_down && !room(s));
             self.scheduler.pick(candidates)
         };
         *full |= picked.is_none() && no_room;
@@ -289,7 +291,8 @@ impl Core {
         let mut full = false;
         for i in 0..self.subflows.len() {
             while let Some(burst) = self.subflows[i].burst {
-                if !self.subflows[i].is_usable() || self.subflows[i].port_down {
+                let s = &self.subflows[i];
+                if !s.is_usable() || s.port_down || self.is_aborting() {
                     break;
                 }
                 let Some(len) = self.send.chunk(burst.next).map(|c| c.len) else {
@@ -359,8 +362,9 @@ impl Core {
     }
 
     fn next_retransmission(&mut self, cx: &Cx<'_>, i: usize) -> Option<crate::tcp::TxRange> {
+        let aborting = self.is_aborting();
         let s = &mut self.subflows[i];
-        if s.death.is_some() || s.port_down {
+        if s.death.is_some() || s.port_down || aborting {
             return None;
         }
         s.tcp.next_retransmit(cx.now)
@@ -650,7 +654,8 @@ impl Core {
                     self.send_reset(cx, sink, i, frame, seq, ack)
                 }
                 Some(Control::Fin { seq }) => {
-                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, None)
+                    let fail = self.next_fail(i);
+                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, fail)
                 }
                 Some(Control::Probe { seq }) => {
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)
