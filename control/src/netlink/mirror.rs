@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+};
 use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
 
 /// One interface.
@@ -27,6 +29,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// Bridge or bond that it belongs to.
     pub controller: Option<u32>,
+    /// Identifier of an attached XDP program.
+    pub xdp_program: Option<u32>,
 }
 
 /// One address of an interface.
@@ -181,6 +185,7 @@ fn link(m: &LinkMessage) -> Option<Link> {
             .contains(LinkFlags::Up | LinkFlags::LowerUp | LinkFlags::Running),
         kind: None,
         controller: None,
+        xdp_program: None,
     };
     for a in &m.attributes {
         match a {
@@ -190,6 +195,15 @@ fn link(m: &LinkMessage) -> Option<Link> {
                 link.mac = bytes.as_slice().try_into().ok();
             }
             LinkAttribute::Controller(index) => link.controller = Some(*index),
+            LinkAttribute::Xdp(xdp) => {
+                link.xdp_program = xdp.iter().find_map(|x| match x {
+                    LinkXdp::ProgId(id)
+                    | LinkXdp::DrvProgId(id)
+                    | LinkXdp::SkbProgId(id)
+                    | LinkXdp::HwProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.iter().find_map(|i| match i {
                     LinkInfo::Kind(kind) => Some(kind.to_string()),
