@@ -135,7 +135,7 @@ impl Core {
         let reinjections = !self.reinject.is_empty();
         for s in &mut self.subflows {
             s.tcp
-                .set_data_waiting(waiting || reinjections || s.burst.is_some());
+                .set_data_waiting(cx.now, waiting || reinjections || s.burst.is_some());
         }
     }
 
