@@ -130,12 +130,12 @@ impl Core {
     }
 
     /// Tells TCP whether a closed window is worth probing.
-    pub(crate) fn set_data_waiting(&mut self, waiting: bool) {
+    pub(crate) fn set_data_waiting(&mut self, now: Instant, waiting: bool) {
         self.blocked &= waiting;
         let reinjections = !self.reinject.is_empty();
         for s in &mut self.subflows {
             s.tcp
-                .set_data_waiting(cx.now, waiting || reinjections || s.burst.is_some());
+                .set_data_waiting(now, waiting || reinjections || s.burst.is_some());
         }
     }
 
