@@ -12,6 +12,7 @@ use crate::counters::Counter;
 use crate::io::{PortId, Tx};
 use crate::offload::header::TcpHeaderOut;
 use crate::tcp::{Control, MapRef, State};
+use crate::time::Instant;
 use crate::wire::mptcp::{DssMapping, MptcpOption, dss_checksum};
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
