@@ -1,5 +1,6 @@
 //! The daemon.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -12,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 ///
 /// Runs in the foreground and prints "braidd ready" when every service is reachable.
 /// SIGTERM drains and exits, SIGHUP reloads. Exit status 2: bad configuration; 1: anything
-/// else that went wrong. The log goes to stderr; RUST_LOG filters it.
+/// else that went wrong. The log goes to stderr; BRAID_LOG filters it.
 #[derive(Debug, Parser)]
 #[command(name = "braidd", version)]
 struct Arguments {
@@ -26,8 +27,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(
-            EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")),
+            EnvFilter::try_from_env("BRAID_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
         )
         .init();
     match run(&arguments) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use braid_dataplane::control::transport::TransportError;
 use braid_dataplane::control::{DataplaneEvent, Envelope, FromDataplane, Reply, Request};
-use rustix::net::sockopt::{set_socket_recv_buffer_size_force, socket_peercred};
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use tokio::sync::{mpsc, oneshot};
 
 use super::channel::Channel;
@@ -58,20 +58,18 @@ pub struct Dataplane {
 
 impl Dataplane {
     /// Connects and reads until the dataplane hangs up. Events go to `events`, which is
-    /// closed at the end. Also returns the process id of the other side.
+    /// closed at the end.
     ///
     /// # Errors
     /// Nobody listens on `path`.
     pub fn connect(
         path: &Path,
         events: mpsc::UnboundedSender<DataplaneEvent>,
-    ) -> Result<(Arc<Self>, u32), DataplaneError> {
+    ) -> Result<Arc<Self>, DataplaneError> {
         let io = |e: rustix::io::Errno| DataplaneError::Connect(e.into());
         let socket = api::connect(path, true).map_err(io)?;
         // Best effort: the default suffices for everything but bursts of events.
         let _ = set_socket_recv_buffer_size_force(&socket, SOCKET_BUFFER_BYTES);
-        let peer = socket_peercred(&socket).map_err(io)?;
-        let pid = u32::try_from(peer.pid.as_raw_nonzero().get()).unwrap_or(0);
         let this = Arc::new(Self {
             channel: Channel::new(socket).map_err(DataplaneError::Connect)?,
             next_id: AtomicU64::new(1),
@@ -79,7 +77,7 @@ impl Dataplane {
             sending: tokio::sync::Mutex::default(),
         });
         tokio::spawn(Arc::clone(&this).read(events));
-        Ok((this, pid))
+        Ok(this)
     }
 
     async fn read(self: Arc<Self>, events: mpsc::UnboundedSender<DataplaneEvent>) {
@@ -226,8 +224,7 @@ mod tests {
             })],
         });
         let (tx, mut rx) = mpsc::unbounded_channel();
-        let (dataplane, pid) = Dataplane::connect(&path, tx).unwrap();
-        assert_eq!(pid, std::process::id());
+        let dataplane = Dataplane::connect(&path, tx).unwrap();
         dataplane.order(Request::Subscribe).await.unwrap();
         assert!(matches!(rx.recv().await, Some(DataplaneEvent::Drained)));
         let refused = dataplane.order(Request::Shutdown).await.unwrap_err();
@@ -246,7 +243,7 @@ mod tests {
         let path = dir.path().join("d.sock");
         let thread = fake(&path, |_| panic!("dies"));
         let (tx, mut rx) = mpsc::unbounded_channel();
-        let (dataplane, _) = Dataplane::connect(&path, tx).unwrap();
+        let dataplane = Dataplane::connect(&path, tx).unwrap();
         let error = dataplane.ask(Request::Status).await.unwrap_err();
         assert!(matches!(error, DataplaneError::NoAnswer), "{error}");
         assert!(rx.recv().await.is_none(), "the end is told");

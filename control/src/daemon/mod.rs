@@ -428,6 +428,7 @@ impl Daemon {
             if let Some(running) = &self.running {
                 running.process.kill();
             }
+            let _ = std::fs::remove_file(self.config.control.dataplane_socket());
             return true;
         }
         if self.restart_at.is_some_and(|at| at <= now) {
@@ -469,6 +470,8 @@ impl Daemon {
             return false;
         };
         let pid = running.process.pid();
+        // A process that was killed leaves its socket's file behind.
+        let _ = std::fs::remove_file(self.config.control.dataplane_socket());
         if self.draining.is_some() {
             return true;
         }

@@ -2,18 +2,15 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal, setsid};
 use tokio::io::unix::AsyncFd;
 
 use super::watch::watch;
-
-/// Where the listening socket is in the dataplane.
-const LISTEN_FD: RawFd = 3;
 
 /// Names the dataplane's binary instead of the one beside braidd.
 pub const BINARY_ENV: &str = "BRAID_DATAPLANE";
@@ -48,47 +45,38 @@ pub fn binary() -> PathBuf {
 }
 
 impl Process {
-    /// Starts `binary` with `listener` as descriptor 3, in a session of its own, so that
+    /// Starts `binary` with `listener` as standard input, in a session of its own, so that
     /// neither our death nor our terminal's signals reach it.
     ///
     /// # Errors
     /// It cannot be started.
-    pub fn spawn(binary: &Path, listener: &OwnedFd) -> io::Result<Self> {
-        let from = listener.as_raw_fd();
+    pub fn spawn(binary: &Path, listener: OwnedFd) -> io::Result<Self> {
         let mut command = Command::new(binary);
         command
-            .args(["--listen-fd", "3"])
             // systemd's notifications are ours alone.
             .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::null())
+            .stdin(Stdio::from(listener))
             .stdout(Stdio::null());
-        // SAFETY: between fork and exec only async-signal-safe system calls are made:
-        // setsid, dup2, fcntl; nothing is allocated and no lock is taken.
+        // SAFETY: between fork and exec only setsid is called, which is async-signal-safe;
+        // nothing is allocated and no lock is taken.
         unsafe {
-            command.pre_exec(move || {
-                if libc::setsid() < 0 {
-                    return Err(io::Error::last_os_error());
-                }
-                let done = if from == LISTEN_FD {
-                    // dup2 onto itself would leave it close-on-exec.
-                    libc::fcntl(from, libc::F_SETFD, 0)
-                } else {
-                    libc::dup2(from, LISTEN_FD)
-                };
-                if done < 0 {
-                    Err(io::Error::last_os_error())
-                } else {
-                    Ok(())
-                }
-            });
+            command.pre_exec(|| setsid().map(|_| ()).map_err(io::Error::from));
         }
-        let child = command.spawn()?;
+        let mut child = command.spawn()?;
         let pid = child.id();
-        Ok(Self {
-            pid,
-            pidfd: pidfd(pid)?,
-            child: Some(child),
-        })
+        match pidfd(pid) {
+            Ok(pidfd) => Ok(Self {
+                pid,
+                pidfd,
+                child: Some(child),
+            }),
+            Err(e) => {
+                // Nobody could watch it.
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(e)
+            }
+        }
     }
 
     /// Watches a process that another braidd started.

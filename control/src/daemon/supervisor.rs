@@ -39,17 +39,16 @@ pub(super) async fn start(
     // The dataplane decides about its own descriptor's flags.
     rustix::io::ioctl_fionbio(&listener, false).map_err(DaemonError::other)?;
     let binary = process::binary();
-    let process = Process::spawn(&binary, &listener).map_err(|e| {
+    let process = Process::spawn(&binary, listener).map_err(|e| {
         DaemonError::Other(format!(
             "cannot start {}: {e}; install braid-dataplane beside braidd, or name it with {}",
             binary.display(),
             process::BINARY_ENV
         ))
     })?;
-    drop(listener);
     let guard = KillOnDrop(Some(process));
     let (sender, events) = mpsc::unbounded_channel();
-    let (dataplane, _) = Dataplane::connect(&path, sender).map_err(DaemonError::other)?;
+    let dataplane = Dataplane::connect(&path, sender).map_err(DaemonError::other)?;
     let (setup, fds) = interfaces::setup(config, steer, attached);
     let ports = match dataplane
         .ask_with(Request::Setup(Box::new(setup)), &fds)
@@ -111,29 +110,38 @@ pub(super) async fn adopt(config: &Config) -> Result<Option<Adopted>, DaemonErro
         return Ok(None);
     }
     let (sender, events) = mpsc::unbounded_channel();
-    let (dataplane, pid) = match Dataplane::connect(&path, sender) {
-        Ok(connected) => connected,
+    let dataplane = match Dataplane::connect(&path, sender) {
+        Ok(dataplane) => dataplane,
         // It ended in between.
         Err(DataplaneError::Connect(_)) => return Ok(None),
         Err(e) => return Err(DaemonError::other(e)),
     };
     let hint = |e: &dyn std::fmt::Display| {
+        let path = path.display();
         DaemonError::Other(format!(
-            "a dataplane (pid {pid}) runs on {} and cannot be taken over: {e}; end it with: kill -9 {pid}",
-            path.display()
+            "the dataplane on {path} cannot be taken over: {e}; end it with: fuser -k {path}"
         ))
     };
-    let process = Process::adopt(pid).map_err(|e| hint(&e))?;
     let (setup, fds) = match dataplane.ask_with(Request::Adopt, &[]).await {
         Ok((Reply::Adopted { setup, .. }, fds)) => (*setup, fds),
         Ok(_) => return Err(hint(&"its answer is of another version")),
         // It was started and never set up: its braidd died in between.
-        Err(DataplaneError::Refused(message)) if message.contains("not been set up") => {
-            process.kill();
+        Err(DataplaneError::Refused(_)) => {
+            dataplane
+                .order(Request::Shutdown)
+                .await
+                .map_err(|e| hint(&e))?;
             return Ok(None);
         }
         Err(e) => return Err(hint(&e)),
     };
+    // SO_PEERCRED names who called listen(2), which was the braidd that died.
+    let pid = match dataplane.ask(Request::Status).await {
+        Ok(Reply::Status(status)) => status.pid,
+        Ok(_) => return Err(hint(&DataplaneError::Unexpected)),
+        Err(e) => return Err(hint(&e)),
+    };
+    let process = Process::adopt(pid).map_err(|e| hint(&e))?;
     let (steer, interfaces) = sort_out(config, &setup, fds).map_err(|e| hint(&e))?;
     dataplane
         .order(Request::Subscribe)
