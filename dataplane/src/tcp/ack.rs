@@ -62,6 +62,10 @@ impl Tcp {
             self.timers.rto_started = now;
             self.timers.persist_backoff = 0;
             self.recovery.consecutive_rtos = 0;
+            // Whatever was asked for to provoke this ACK need not leave any more.
+            self.recovery.timeout_answered = true;
+            self.recovery.force_one = false;
+            self.recovery.probe_wanted = false;
             self.rtt.reset_backoff();
             if self.path_mtu.on_progress(now) {
                 self.apply_segment_size(false);
@@ -75,7 +79,7 @@ impl Tcp {
         verdict.lost = self.board.lost_segments() > 0;
         self.advance_recovery(now, advanced, lost, &delivery, pipe_before);
 
-        if !self.is_finished_by(seg.ack, now, verdict) {
+        if !self.on_fin_acked(now, verdict) {
             self.arm_retransmit(now);
             self.update_persist(now);
             self.update_pacing(now);
@@ -188,15 +192,10 @@ impl Tcp {
             if right <= self.snd_una || right > self.snd_nxt {
                 continue;
             }
-            let (rack, tsval_of) = (&mut self.rack, self.ts_offset);
-            let tsecr = seg.options.timestamps.map(|ts| ts.tsecr);
-            let uses_timestamps = self.timestamps.is_some();
+            let rack = &mut self.rack;
             self.board.sack(left, right, |sent| {
-                let stamp = (sent.sent_at.as_millis() as u32).wrapping_add(tsval_of);
-                let original = uses_timestamps
-                    && sent.retransmitted()
-                    && tsecr.is_some_and(|tsecr| tsecr.wrapping_sub(stamp).cast_signed() < 0);
-                rack.on_delivered(now, sent, original, min_rtt);
+                // No timestamp tells which copy it was: segments out of order are not echoed.
+                rack.on_delivered(now, sent, false, min_rtt);
                 delivery.note(sent);
                 delivery.sacked += 1;
             });
@@ -214,6 +213,8 @@ impl Tcp {
                 self.rtt.sample(now, now - sent);
             }
         } else if advanced
+            // The original's echo after a retransmission measures a lost ACK, not the path.
+            && !delivery.original_arrived
             && let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps)
             && ts.tsecr != 0
         {
@@ -355,6 +356,7 @@ impl Tcp {
                 self.congestion.window.cwnd = self.congestion.window.ssthresh;
                 self.recovery.phase = Phase::Open;
                 self.rack.on_recovery_end();
+                return;
             }
             Phase::Loss if over && advanced => {
                 self.recovery.phase = Phase::Open;
@@ -391,8 +393,8 @@ impl Tcp {
         });
     }
 
-    /// State changes that an acknowledged FIN brings.
-    fn is_finished_by(&mut self, _ack: SeqNumber, now: Instant, verdict: &mut Verdict) -> bool {
+    /// State changes that an acknowledged FIN brings; true if nothing is left to be sent.
+    fn on_fin_acked(&mut self, now: Instant, verdict: &mut Verdict) -> bool {
         if !verdict.fin_acked {
             return false;
         }

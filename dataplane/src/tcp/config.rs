@@ -79,7 +79,8 @@ impl Default for TcpConfig {
             pacing: true,
             hystart: true,
             min_rto: Duration::from_millis(200),
-            max_rto: Duration::from_secs(120),
+            // Below the user timeout, so that a peer with a closed window is asked often enough.
+            max_rto: Duration::from_secs(60),
             syn_retries: 6,
             synack_retries: 5,
             user_timeout: Duration::from_secs(120),

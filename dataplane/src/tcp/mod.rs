@@ -204,6 +204,8 @@ pub struct Tcp {
     /// The edge of the header given out last; advertised when `ack_sent`.
     header_edge: SeqNumber,
     last_ack_sent: SeqNumber,
+    /// The last ACK said that the window is closed.
+    window_closed: bool,
 
     // --- options agreed on ---
     timestamps: Option<TimestampState>,
@@ -288,6 +290,7 @@ impl Tcp {
             peer_fin: None,
             header_edge: SeqNumber::default(),
             last_ack_sent: SeqNumber::default(),
+            window_closed: false,
             timestamps: None,
             ts_offset,
             sack: false,
@@ -468,8 +471,11 @@ impl Tcp {
 
     /// Whether there is data that waits to be sent: without it, a closed window is not probed.
     /// Until told otherwise, it is assumed.
-    pub fn set_data_waiting(&mut self, waiting: bool) {
-        self.data_waiting = waiting;
+    pub fn set_data_waiting(&mut self, now: Instant, waiting: bool) {
+        if self.data_waiting != waiting {
+            self.data_waiting = waiting;
+            self.update_persist(now);
+        }
     }
 
     /// Free space for data at and beyond RCV.NXT. Asks for a window update if that matters to

@@ -76,7 +76,10 @@ impl Tcp {
             return None;
         }
         let Some(seq) = self.fin_seq else {
-            if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
+            if !matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            ) {
                 return None;
             }
             if self.peer_room() == 0 {
@@ -93,16 +96,30 @@ impl Tcp {
         };
         let number = self.board.find(seq)?;
         let probe = self.recovery.probe_wanted && number == self.board.back_number();
-        if !probe && !self.board.is_lost(number) {
+        // In sequence order: what is lost before it goes first.
+        if !probe && !self.board.only_last_is_lost() {
             return None;
         }
         self.retransmitted(now, number);
         Some(seq)
     }
 
+    /// [`Self::next_fin`] would have something.
+    pub(super) fn is_fin_due(&self) -> bool {
+        let front_of_queue = self.fin_seq.is_some() && self.board.only_last_is_lost();
+        let first = self.fin_wanted
+            && self.fin_seq.is_none()
+            && matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            )
+            && self.peer_room() > 0;
+        front_of_queue || first
+    }
+
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is
     /// recorded: the same range comes again until [`Self::record_retransmit`].
-    pub fn next_retransmit(&mut self, now: Instant) -> Option<TxRange> {
+    pub fn next_retransmit(&mut self, _now: Instant) -> Option<TxRange> {
         if !self.state.is_synchronized() || self.state == State::TimeWait {
             return None;
         }
@@ -130,7 +147,6 @@ impl Tcp {
                 return None;
             }
         }
-        let _ = now;
         Some(TxRange {
             seq: seg.seq,
             len: seg.len,
@@ -164,6 +180,8 @@ impl Tcp {
         self.board.resent(number, now);
         self.recovery.sent(len);
         self.pacer.spend(now, len);
+        // New data waits for the debt to be paid, and must be woken.
+        self.timers.pacing = self.pacer.next_release(now);
         self.timers.sent_at = now;
         self.pending.retransmitted += 1;
         self.totals.retransmits += 1;
@@ -206,7 +224,9 @@ impl Tcp {
     /// pacing and the state. Whole segments, unless the peer's window is smaller than one.
     #[must_use]
     pub fn send_budget(&self, now: Instant) -> u32 {
-        if !self.state.may_send() || self.recovery.force_one {
+        // After a timeout the retransmission goes first.
+        let timed_out = self.recovery.force_one && self.board.lost_segments() > 0;
+        if !self.state.may_send() || timed_out {
             return 0;
         }
         let mss = self.mss();
@@ -221,7 +241,8 @@ impl Tcp {
         } else {
             self.cwnd()
         };
-        let congestion = cwnd.saturating_sub(pipe) / mss * mss;
+        // A window of less than a segment (the segment grew) would never open.
+        let congestion = cwnd.max(mss).saturating_sub(pipe) / mss * mss;
         let paced = self.pacer.available(now, mss);
         let board = self.board.room().saturating_mul(mss);
         window.min(congestion).min(paced - paced % mss).min(board)
@@ -252,7 +273,7 @@ impl Tcp {
         self.totals.bytes_out += u64::from(len);
         self.recovery.sent(len);
         self.pacer.spend(now, len);
-        self.timers.pacing = self.pacer.next_release();
+        self.timers.pacing = self.pacer.next_release(now);
         let pipe = self.pipe();
         self.usage.flight_max = self.usage.flight_max.max(pipe);
         self.usage.limited |= pipe.saturating_add(mss) > self.cwnd();
@@ -339,11 +360,10 @@ impl Tcp {
 
     /// A segment with the fields of the last [`Self::header`] left.
     pub fn ack_sent(&mut self, _now: Instant) {
-        let had_window = self.window.advertised() > self.rcv_nxt;
         self.window.advertise(self.header_edge);
-        if had_window && self.window.advertised() == self.rcv_nxt {
-            self.pending.zero_window += 1;
-        }
+        let closed = self.window.advertised() == self.rcv_nxt;
+        self.pending.zero_window += u64::from(closed && !self.window_closed);
+        self.window_closed = closed;
         self.last_ack_sent = self.rcv_nxt;
         self.delayed_ack.sent();
         self.reassembly.acked();

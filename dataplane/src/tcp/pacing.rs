@@ -93,8 +93,8 @@ impl Pacer {
     }
 
     /// When an empty bucket holds a useful batch again: half its depth.
-    pub(super) fn next_release(&self) -> Option<Instant> {
-        if self.rate == 0 || self.tokens > 0 {
+    pub(super) fn next_release(&self, now: Instant) -> Option<Instant> {
+        if self.rate == 0 || self.tokens_at(now) > 0 {
             return None;
         }
         let wanted = i64::from(self.burst / 2) - self.tokens;
@@ -132,10 +132,10 @@ mod tests {
     fn release_time_is_when_bytes_are_there() {
         let mut pacer = Pacer::new(Instant::ZERO);
         pacer.set_rate(Instant::ZERO, 1_000_000, 1000);
-        assert_eq!(pacer.next_release(), None);
+        assert_eq!(pacer.next_release(Instant::ZERO), None);
         pacer.spend(Instant::ZERO, 10_000);
         assert_eq!(pacer.available(Instant::ZERO, 1000), 0);
-        let release = pacer.next_release().expect("empty bucket");
+        let release = pacer.next_release(Instant::ZERO).expect("empty bucket");
         assert_eq!(release, Instant::from_millis(5));
         assert_eq!(pacer.available(release, 1000), 5000);
     }
@@ -145,7 +145,7 @@ mod tests {
         let mut pacer = Pacer::new(Instant::ZERO);
         pacer.spend(Instant::ZERO, 1 << 30);
         assert_eq!(pacer.available(Instant::ZERO, 1), u32::MAX);
-        assert_eq!(pacer.next_release(), None);
+        assert_eq!(pacer.next_release(Instant::ZERO), None);
     }
 
     #[test]

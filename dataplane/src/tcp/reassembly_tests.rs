@@ -17,7 +17,9 @@ fn text(chunk: &RxChunk) -> String {
 }
 
 fn drain(r: &mut Reassembly) -> String {
-    std::iter::from_fn(|| r.pop()).map(|chunk| text(&chunk)).collect()
+    std::iter::from_fn(|| r.pop())
+        .map(|chunk| text(&chunk))
+        .collect()
 }
 
 fn seq(n: u32) -> SeqNumber {
@@ -32,7 +34,13 @@ fn blocks(r: &Reassembly) -> Vec<(u32, u32)> {
 fn in_order_data_passes_through() {
     let mut r = Reassembly::new(100);
     let got = r.receive(seq(0), seq(0), bytes("abc"));
-    assert_eq!(got, Received { advanced: 3, ..Received::default() });
+    assert_eq!(
+        got,
+        Received {
+            advanced: 3,
+            ..Received::default()
+        }
+    );
     assert_eq!(drain(&mut r), "abc");
 }
 

@@ -41,6 +41,11 @@ impl TxSeg {
         self.seq + self.len
     }
 
+    /// Bytes that count as in flight: a FIN is no load.
+    pub(super) fn payload_len(&self) -> u32 {
+        if self.fin { 0 } else { self.len }
+    }
+
     pub(super) fn retransmitted(&self) -> bool {
         self.transmissions > 1
     }
@@ -159,6 +164,7 @@ impl Scoreboard {
         !self.is_empty() && self.sacked.get(self.head)
     }
 
+    #[cfg(test)]
     pub(super) fn is_lost(&self, number: u32) -> bool {
         self.lost.get(number)
     }
@@ -231,7 +237,7 @@ impl Scoreboard {
         }
         self.newest = number;
         self.flight_segments += 1;
-        self.flight_bytes += self.get(number).len;
+        self.flight_bytes += self.get(number).payload_len();
     }
 
     fn list_oldest(&mut self, number: u32) {
@@ -243,7 +249,7 @@ impl Scoreboard {
         self.get_mut(number).newer = oldest;
         self.oldest = number;
         self.flight_segments += 1;
-        self.flight_bytes += self.get(number).len;
+        self.flight_bytes += self.get(number).payload_len();
     }
 
     fn unlist(&mut self, number: u32) {
@@ -260,7 +266,7 @@ impl Scoreboard {
             self.get_mut(seg.newer).older = seg.older;
         }
         self.flight_segments -= 1;
-        self.flight_bytes -= seg.len;
+        self.flight_bytes -= seg.payload_len();
     }
 
     /// The segment in flight that was sent longest ago.
@@ -375,6 +381,7 @@ impl Scoreboard {
 
     /// The first lost segment in sequence order.
     pub(super) fn first_lost(&mut self) -> Option<u32> {
+        debug_assert!(self.lost_segments <= self.len());
         if self.lost_segments == 0 {
             return None;
         }
@@ -383,6 +390,11 @@ impl Scoreboard {
             self.lost_hint = number;
         }
         found
+    }
+
+    /// Only the last segment is lost.
+    pub(super) fn only_last_is_lost(&self) -> bool {
+        self.lost_segments == 1 && self.lost.get(self.back_number())
     }
 
     /// The peer took back what it had SACKed (RFC 2018 §8): trust none of it.

@@ -45,7 +45,11 @@ fn check(board: &Scoreboard) {
             board.lost.get(number),
             order.contains(&number),
         ];
-        assert_eq!(sets.into_iter().filter(|x| *x).count(), 1, "{number}: {sets:?}");
+        assert_eq!(
+            sets.into_iter().filter(|x| *x).count(),
+            1,
+            "{number}: {sets:?}"
+        );
         sacked += u32::from(sets[0]);
         lost += u32::from(sets[1]);
         flight += u32::from(sets[2]);
@@ -74,8 +78,14 @@ fn sack_counts_whole_segments_once_across_the_sequence_wrap() {
     check(&board);
     assert!(matches!(board.pop_acked(SeqNumber(base) + 25), Some((seg, false)) if seg.dsn == 0));
     assert!(matches!(board.pop_acked(SeqNumber(base) + 25), Some((seg, false)) if seg.dsn == 10));
-    assert!(board.pop_acked(SeqNumber(base) + 25).is_none(), "partly acknowledged stays");
-    assert!(matches!(board.pop_acked(SeqNumber(base) + 30), Some((_, true))));
+    assert!(
+        board.pop_acked(SeqNumber(base) + 25).is_none(),
+        "partly acknowledged stays"
+    );
+    assert!(matches!(
+        board.pop_acked(SeqNumber(base) + 30),
+        Some((_, true))
+    ));
     check(&board);
 }
 
@@ -128,6 +138,31 @@ fn resegment_keeps_sets_and_order() {
     assert!(board.resegment(5, true));
     assert_eq!((board.lost_segments(), board.flight_segments()), (6, 0));
     check(&board);
+}
+
+/// A peer that repeats two huge overlapping ranges with every ACK makes us skip words, not visit
+/// segments.
+#[test]
+fn repeated_sacks_visit_each_segment_once() {
+    let mut board = Scoreboard::new(1 << 15);
+    for i in 0..1 << 14 {
+        board.push(
+            Instant::ZERO,
+            SeqNumber(i * LEN),
+            LEN,
+            0,
+            MapRef::default(),
+            false,
+        );
+    }
+    let end = (1 << 14) * LEN;
+    let mut visited = 0;
+    for _ in 0..1_000 {
+        for (left, right) in [(LEN, end - 5 * LEN), (5 * LEN, end - LEN)] {
+            board.sack(SeqNumber(left), SeqNumber(right), |_| visited += 1);
+        }
+    }
+    assert_eq!(visited, (1 << 14) - 2);
 }
 
 #[derive(Clone, Debug)]

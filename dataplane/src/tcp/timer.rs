@@ -93,11 +93,18 @@ impl Tcp {
     /// something wants to be polled.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.state == State::Closed {
+            // The scoreboard may still hold ranges, for reinjection elsewhere.
+            return self.wanted.rst.is_some().then_some(Instant::ZERO);
+        }
         let timers = &self.timers;
         let user_timeout =
             (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
-        let now = (self.wanted.rst.is_some() || self.wanted.syn || self.wanted.probe)
-            .then_some(Instant::ZERO);
+        let now = (self.wanted.rst.is_some()
+            || self.wanted.syn
+            || self.wanted.probe
+            || self.is_fin_due())
+        .then_some(Instant::ZERO);
         let ack = if self.state.is_synchronized() {
             self.delayed_ack.deadline()
         } else {
@@ -131,7 +138,7 @@ impl Tcp {
             return verdict;
         }
         if due(self.timers.pacing) {
-            self.timers.pacing = None;
+            self.timers.pacing = self.pacer.next_release(now);
         }
         if let Some((at, kind)) = self.timers.retransmit
             && at <= now

@@ -54,7 +54,10 @@ impl ReceiveWindow {
     /// The owner has this much room for what comes at and after RCV.NXT.
     pub(super) fn set_space(&mut self, rcv_nxt: SeqNumber, bytes: u32) {
         self.space = bytes.min(self.limit);
-        self.committed = self.committed.later(rcv_nxt + self.space);
+        if bytes > 0 {
+            // Without space nothing is justified, also not what was kept beyond it.
+            self.committed = self.committed.later(rcv_nxt + self.space);
+        }
     }
 
     /// Would an ACK now tell of a window at least twice what the peer knows?
@@ -111,9 +114,9 @@ mod tests {
 
     fn window(shift: u8, space: u32) -> ReceiveWindow {
         let mut window = ReceiveWindow::new(1 << 20, 1000);
+        window.set_space(BASE, space);
         window.start(BASE);
         window.set_shift(shift);
-        window.set_space(BASE, space);
         window
     }
 
