@@ -6,9 +6,9 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::api::{Cx, SubflowId};
-use super::connection::Core;
 use super::event::Event;
 use super::key;
+use super::state::Core;
 use super::subflow::Withdrawn;
 use crate::counters::Counter;
 use crate::time::Instant;
@@ -205,11 +205,16 @@ impl Core {
             cx.counters.inc(Counter::PortAdd);
         }
         let entry = Remote { id, addr, port };
+        // A repetition, because our echo was lost, is no news.
+        let mut news = known.is_none_or(|at| list[at].port != port);
         match known {
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
-        self.addresses.failed.retain(|f| f.ip() != addr);
+        let failed = &mut self.addresses.failed;
+        let before = failed.len();
+        failed.retain(|f| f.ip() != addr);
+        news |= failed.len() < before;
         let echo = MptcpOption::AddAddr {
             echo: true,
             address_id: id,
@@ -226,13 +231,15 @@ impl Core {
         } else {
             Counter::AddAddrTxDrop
         });
-        cx.actions.events.push(Event::Announced {
-            token: self.id,
-            address_id: id.0,
-            address: addr,
-            port,
-            subflow,
-        });
+        if news {
+            cx.actions.events.push(Event::Announced {
+                token: self.id,
+                address_id: id.0,
+                address: addr,
+                port,
+                subflow,
+            });
+        }
     }
 
     /// The peer echoed an announcement of ours.

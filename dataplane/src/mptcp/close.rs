@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::api::{CloseReason, Cx, SubflowId};
-use super::connection::{Core, Mode};
 use super::reassembly::Reassembly;
+use super::state::{Core, Mode};
+use super::subflow::Phase;
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
@@ -164,6 +165,18 @@ impl Core {
         }
         let wait = self.subflows[i].tcp.rto();
         self.closing.fastclose = Some((id, cx.now + wait * (1 << sent.min(4)), sent + 1));
+    }
+
+    /// Closes one subflow, in order or by RST.
+    pub(crate) fn close_subflow(&mut self, id: SubflowId, reason: Option<u8>) {
+        let Some(i) = self.index_of(id) else {
+            return;
+        };
+        if reason.is_some() || self.subflows[i].phase != Phase::Established {
+            self.kill(i, reason, "closed locally");
+        } else {
+            self.subflows[i].close();
+        }
     }
 
     /// The peer aborted.

@@ -7,9 +7,9 @@
 //! are delivered as they come, mappings or not.
 
 use super::api::Cx;
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::mapping::Mapping;
+use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::wire::mptcp::{MptcpOption, reset_reason};

@@ -1,9 +1,9 @@
 //! Packets in: TCP first, then the MPTCP options of valid segments, then data.
 
 use super::api::{CloseReason, Cx, SubflowId};
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::mapping::{Declared, Mapping, MappingChecksum, Step};
+use super::state::{Core, Mode};
 use super::subflow::Phase;
 use crate::buf::Chain;
 use crate::counters::Counter;

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use super::api::{CloseReason, Cx};
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::input::STALE_RTOS;
+use super::state::{Core, Mode};
 use super::subflow::Phase;
 use crate::counters::Counter;
 use crate::io::PortId;

@@ -241,7 +241,8 @@ impl Tcp {
         } else {
             self.cwnd()
         };
-        let congestion = cwnd.saturating_sub(pipe) / mss * mss;
+        // A window of less than a segment (the segment grew) would never open.
+        let congestion = cwnd.max(mss).saturating_sub(pipe) / mss * mss;
         let paced = self.pacer.available(now, mss);
         let board = self.board.room().saturating_mul(mss);
         window.min(congestion).min(paced - paced % mss).min(board)

@@ -347,9 +347,11 @@ impl Net {
             mtu: 1500,
         };
         let (ports, wires) = (0..paths).map(|_| MemoryPort::detached(config)).unzip();
-        let mut config = MptcpConfig::default();
-        config.recv_buffer_bytes = 256 << 10;
-        config.send_buffer_bytes = 512 << 10;
+        let config = MptcpConfig {
+            recv_buffer_bytes: 256 << 10,
+            send_buffer_bytes: 512 << 10,
+            ..MptcpConfig::default()
+        };
         Host {
             conn: None,
             app_template: None,
@@ -528,10 +530,10 @@ impl Net {
         let copies = 1 + u64::from(self.rng.random_bool(config.duplicate));
         for _ in 0..copies {
             let mut at = self.now + config.delay;
-            if config.rate > 0 {
+            let wire_time = (bytes.len() as u64 * 1_000_000_000).checked_div(config.rate);
+            if let Some(ns) = wire_time {
                 let free = self.line_free.entry((from, path)).or_insert(self.now);
                 let start = (*free).max(self.now);
-                let ns = bytes.len() as u64 * 1_000_000_000 / config.rate;
                 *free = start + Duration::from_nanos(ns);
                 at = *free + config.delay;
             }

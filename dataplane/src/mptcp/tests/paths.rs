@@ -99,7 +99,9 @@ fn a_failed_join_is_not_tried_again_until_announced() {
     assert_eq!(net.join(1), Err(OpenError::FailedBefore));
     net.middlebox = None;
     let addr = address(SERVER, 1, false, 0).ip();
-    net.with(SERVER, |conn, cx| conn.announce(cx, AddressId(1), addr, None));
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(1), addr, None)
+    });
     net.run_for(Duration::from_millis(100));
     net.join(1).unwrap();
     net.complete(LIMIT);
@@ -142,8 +144,8 @@ fn options_stripped_from_a_joined_path_reset_it() {
         }));
         net.join(1).unwrap();
         net.complete(LIMIT);
-        let resets = net.hosts[CLIENT].count(Counter::MPRstTx)
-            + net.hosts[SERVER].count(Counter::MPRstTx);
+        let resets =
+            net.hosts[CLIENT].count(Counter::MPRstTx) + net.hosts[SERVER].count(Counter::MPRstTx);
         assert!(resets > 0 || !both);
         assert!(net.hosts[CLIENT].info(net.now).mptcp);
     }
@@ -163,7 +165,11 @@ fn a_blackholed_path_is_left_and_used_again() {
         for _ in 0..200 {
             net.run_for(Duration::from_millis(10));
             let at = delivered(&net);
-            gap = if at > last { Duration::ZERO } else { gap + Duration::from_millis(10) };
+            gap = if at > last {
+                Duration::ZERO
+            } else {
+                gap + Duration::from_millis(10)
+            };
             longest = longest.max(gap);
             last = at;
         }
@@ -178,8 +184,16 @@ fn a_blackholed_path_is_left_and_used_again() {
         };
         let before = sent(&net);
         net.run_for(Duration::from_millis(500));
-        assert!(sent(&net) > before + 100_000, "path {victim} carries data again");
-        assert!(net.hosts[CLIENT].info(net.now).subflows[other].totals.bytes_sent > 1_000_000);
+        assert!(
+            sent(&net) > before + 100_000,
+            "path {victim} carries data again"
+        );
+        assert!(
+            net.hosts[CLIENT].info(net.now).subflows[other]
+                .totals
+                .bytes_sent
+                > 1_000_000
+        );
         net.complete(LIMIT);
     }
 }
@@ -215,7 +229,9 @@ fn resets_in_the_middle_cost_one_subflow_each() {
 fn break_before_make_keeps_the_connection() {
     let mut net = connected(9, vec![slow(), slow()], 2_000_000, 2_000_000);
     net.run_for(Duration::from_millis(300));
-    net.with(CLIENT, |conn, cx| conn.close_subflow(cx, SubflowId(0), Some(3)));
+    net.with(CLIENT, |conn, cx| {
+        conn.close_subflow(cx, SubflowId(0), Some(3))
+    });
     net.run_for(Duration::from_secs(5));
     assert_eq!((live(&net, CLIENT), live(&net, SERVER)), (0, 0));
     net.join(1).unwrap();
@@ -225,7 +241,9 @@ fn break_before_make_keeps_the_connection() {
 #[test]
 fn without_any_subflow_the_connection_ends_in_time() {
     let mut net = connected(10, vec![slow()], 2_000_000, 0);
-    net.with(CLIENT, |conn, cx| conn.close_subflow(cx, SubflowId(0), Some(3)));
+    net.with(CLIENT, |conn, cx| {
+        conn.close_subflow(cx, SubflowId(0), Some(3))
+    });
     net.finish(Duration::from_secs(90));
     for host in [CLIENT, SERVER] {
         assert_eq!(net.hosts[host].app().closed, Some(CloseReason::Subflowless));
@@ -258,8 +276,10 @@ fn carrier_loss_is_also_noticed_by_sending() {
     net.run_for(Duration::from_millis(400));
     net.hosts[CLIENT].sink.ports[1].set_carrier(false);
     net.run_for(Duration::from_secs(2));
-    assert!(net.hosts[CLIENT].info(net.now).subflows[1].stale
-        || net.hosts[CLIENT].count(Counter::SubflowStale) > 0);
+    assert!(
+        net.hosts[CLIENT].info(net.now).subflows[1].stale
+            || net.hosts[CLIENT].count(Counter::SubflowStale) > 0
+    );
     net.hosts[CLIENT].sink.ports[1].set_carrier(true);
     net.with(CLIENT, |conn, cx| conn.on_port_up(cx, PortId(1)));
     net.complete(LIMIT);
@@ -339,9 +359,14 @@ fn addresses_are_announced_echoed_and_withdrawn() {
         ]
     );
     let h = &net.hosts[SERVER];
-    assert_eq!((h.count(Counter::EchoAdd), h.count(Counter::AddAddrTx)), (4, 4));
+    assert_eq!(
+        (h.count(Counter::EchoAdd), h.count(Counter::AddAddrTx)),
+        (4, 4)
+    );
     assert_eq!(net.hosts[CLIENT].count(Counter::PortAdd), 2);
-    net.with(SERVER, |conn, cx| conn.remove_addresses(cx, &[AddressId(2), AddressId(9)]));
+    net.with(SERVER, |conn, cx| {
+        conn.remove_addresses(cx, &[AddressId(2), AddressId(9)])
+    });
     net.run_for(Duration::from_millis(100));
     let removed: Vec<_> = net.hosts[CLIENT]
         .events
@@ -396,7 +421,9 @@ fn announcements_with_a_wrong_hmac_are_ignored() {
         true
     }));
     let addr: IpAddr = "10.9.9.9".parse().unwrap();
-    net.with(SERVER, |conn, cx| conn.announce(cx, AddressId(1), addr, None));
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(1), addr, None)
+    });
     net.run_for(Duration::from_millis(100));
     assert!(announced(&net, CLIENT).is_empty());
     assert_eq!(net.hosts[CLIENT].count(Counter::AddAddrDrop), 1);
@@ -408,7 +435,9 @@ fn removing_an_address_in_use_ends_its_subflow_and_loses_nothing() {
     let mut net = connected(18, vec![slow(), slow()], 9_000_000, 9_000_000);
     net.join(1).unwrap();
     net.run_for(Duration::from_millis(400));
-    net.with(CLIENT, |conn, cx| conn.remove_addresses(cx, &[AddressId(1)]));
+    net.with(CLIENT, |conn, cx| {
+        conn.remove_addresses(cx, &[AddressId(1)])
+    });
     net.run_for(Duration::from_secs(2));
     assert_eq!((live(&net, CLIENT), live(&net, SERVER)), (1, 1));
     assert_eq!(net.hosts[CLIENT].count(Counter::RmSubflow), 1);
@@ -459,7 +488,9 @@ fn a_client_does_not_join_the_initial_address_if_the_server_denies_it() {
     let mut net = Net::new(21, vec![slow(), slow()]);
     net.hosts[SERVER].config.deny_join_initial = true;
     net.start(TestApp::sender(1, 300_000), TestApp::sender(2, 0));
-    net.run_until(LIMIT, |net| net.hosts[CLIENT].info(net.now).fully_established);
+    net.run_until(LIMIT, |net| {
+        net.hosts[CLIENT].info(net.now).fully_established
+    });
     let denied = net.join_with(1, |p| {
         p.tuple.remote = address(SERVER, 0, false, SERVER_PORT);
     });
@@ -513,10 +544,20 @@ fn a_fastclose_that_nobody_hears_ends_by_itself() {
     net.blackhole[0] = true;
     net.with(CLIENT, Connection::abort);
     net.run_until(Duration::from_secs(60), |net| {
-        net.hosts[CLIENT].conn.as_ref().is_some_and(Connection::is_finished)
+        net.hosts[CLIENT]
+            .conn
+            .as_ref()
+            .is_some_and(Connection::is_finished)
     });
-    assert_eq!(net.hosts[CLIENT].app().closed, Some(CloseReason::LocalAbort));
-    assert_eq!(net.hosts[CLIENT].count(Counter::MPFastcloseTx), 5, "4 ACKs and a RST");
+    assert_eq!(
+        net.hosts[CLIENT].app().closed,
+        Some(CloseReason::LocalAbort)
+    );
+    assert_eq!(
+        net.hosts[CLIENT].count(Counter::MPFastcloseTx),
+        5,
+        "4 ACKs and a RST"
+    );
 }
 
 #[test]
@@ -525,7 +566,10 @@ fn an_application_may_abort() {
     net.run_for(Duration::from_millis(100));
     net.hosts[SERVER].app().abort = true;
     net.finish(LIMIT);
-    assert_eq!(net.hosts[SERVER].app().closed, Some(CloseReason::LocalAbort));
+    assert_eq!(
+        net.hosts[SERVER].app().closed,
+        Some(CloseReason::LocalAbort)
+    );
     assert_eq!(net.hosts[CLIENT].app().closed, Some(CloseReason::PeerAbort));
     net.check_frames();
 }

@@ -362,6 +362,22 @@ fn data_that_meets_a_window_closed_long_ago_starts_probing() {
 }
 
 #[test]
+fn a_window_set_for_small_segments_admits_a_large_one() {
+    let mut test = Test::established(config());
+    test.send(5);
+    test.tcp.set_option_room(200);
+    test.timer();
+    test.resent();
+    test.timer();
+    assert_eq!(test.tcp.cwnd(), 800);
+    test.resent();
+    test.tcp.set_option_room(0);
+    test.recv(ack(1, 5001));
+    assert!(test.tcp.send_budget(test.now) >= MSS);
+    assert!(test.tcp.ssthresh() >= 2 * MSS);
+}
+
+#[test]
 fn ranges_for_reinjection_survive_a_reset() {
     let mut test = Test::established(config());
     test.send(3);
