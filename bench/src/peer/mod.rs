@@ -361,3 +361,153 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::client::{chat, download, echo, upload};
+    use super::many::{sequential, storm};
+    use super::server::{Served, serve};
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// A TCP server on the loopback interface for `count` connections, and what it
+    /// saw of them.
+    fn with_server<T>(app: App, count: u64, client: impl FnOnce(&Target) -> T) -> (T, Vec<Served>) {
+        // A port that was free a moment ago.
+        let probe = socket::listen("127.0.0.1:0".parse().unwrap(), true).unwrap();
+        let to = probe.local_addr().unwrap().as_socket().unwrap();
+        drop(probe);
+        let target = Target {
+            to,
+            bind: None,
+            tcp: true,
+            mapped: false,
+            timeout: TIMEOUT,
+        };
+        std::thread::scope(|scope| {
+            let (tell, told) = std::sync::mpsc::channel();
+            let server = scope.spawn(move || {
+                let mut served = Vec::new();
+                let ready = || tell.send(()).unwrap();
+                let done = |one: &Served| served.push(one.clone());
+                serve(&[to], true, app, Some(count), TIMEOUT, ready, done).unwrap();
+                served
+            });
+            told.recv_timeout(TIMEOUT).unwrap();
+            let result = client(&target);
+            (result, server.join().unwrap())
+        })
+    }
+
+    const ECHO: App = App::Echo { corrupt_at: None };
+
+    #[test]
+    fn echo_compares_and_hashes() {
+        for sha256 in [false, true] {
+            let options = EchoOptions {
+                sha256,
+                window: Some(100_000),
+                ..EchoOptions::default()
+            };
+            let amount = Amount::Bytes(3_000_001);
+            let (report, served) = with_server(ECHO, 1, |target| {
+                echo(target, amount, &options, "").unwrap()
+            });
+            assert!(report.intact, "{report:?}");
+            assert_eq!(report.bytes_received, 3_000_001);
+            assert_eq!(report.sha256_sent.is_some(), sha256);
+            assert_eq!(report.sha256_sent, report.sha256_received);
+            assert!(!report.transport.mptcp && !report.transport.fallback);
+            assert_eq!(served[0].bytes_sent, 3_000_001);
+        }
+    }
+
+    #[test]
+    fn echo_notices_one_wrong_byte() {
+        let app = App::Echo {
+            corrupt_at: Some(777_777),
+        };
+        for sha256 in [false, true] {
+            let options = EchoOptions {
+                sha256,
+                ..EchoOptions::default()
+            };
+            let amount = Amount::Bytes(1_000_000);
+            let (report, _) =
+                with_server(app, 1, |target| echo(target, amount, &options, "").unwrap());
+            assert!(!report.intact, "{report:?}");
+        }
+    }
+
+    #[test]
+    fn echo_notices_a_server_that_keeps_bytes() {
+        let app = App::Sink { expect: None };
+        let options = EchoOptions::default();
+        let amount = Amount::Bytes(1000);
+        let (report, _) = with_server(app, 1, |target| echo(target, amount, &options, "").unwrap());
+        assert!(!report.intact && report.bytes_received == 0, "{report:?}");
+    }
+
+    #[test]
+    fn uploads_are_checked_by_the_sink() {
+        let amount = Amount::Bytes(2_000_000);
+        for (content, good) in [
+            (Content::Pattern, true),
+            (Content::Stamped { seed: 1 }, false),
+        ] {
+            let app = App::Sink {
+                expect: Some(Content::Pattern),
+            };
+            let (report, served) =
+                with_server(app, 1, |target| upload(target, amount, content).unwrap());
+            assert!(report.intact, "{report:?}");
+            assert_eq!(served[0].bytes_received, 2_000_000);
+            assert_eq!(served[0].intact, good, "{served:?}");
+        }
+    }
+
+    #[test]
+    fn downloads_are_checked_by_the_client() {
+        let source = |bytes| App::Source {
+            content: Content::Pattern,
+            bytes,
+        };
+        let whole = Some(2_000_000);
+        let (report, _) = with_server(source(whole), 1, |target| {
+            download(target, Content::Pattern, whole, None, "").unwrap()
+        });
+        assert!(report.intact, "{report:?}");
+        let (report, _) = with_server(source(Some(1_999_999)), 1, |target| {
+            download(target, Content::Pattern, whole, None, "").unwrap()
+        });
+        assert!(!report.intact, "one byte is missing: {report:?}");
+        // A source without limit ends when the client closes.
+        let (report, served) = with_server(source(None), 1, |target| {
+            download(target, Content::Pattern, None, Some(0.1), "").unwrap()
+        });
+        assert!(report.intact && served[0].intact, "{report:?} {served:?}");
+        assert_eq!(report.bytes_received, served[0].bytes_sent);
+    }
+
+    #[test]
+    fn many_connections_are_all_counted() {
+        let (report, served) = with_server(ECHO, 20, |target| storm(target, 20, 50_000));
+        assert_eq!(
+            (report.connections, report.intact, report.mptcp),
+            (20, 20, 0)
+        );
+        assert_eq!(served.len(), 20);
+        let (report, _) = with_server(ECHO, 30, |target| sequential(target, 30, 1000));
+        assert_eq!((report.intact, report.bytes_received), (30, 30_000));
+    }
+
+    #[test]
+    fn chat_measures_answers() {
+        let pause = Duration::from_millis(5);
+        let (report, _) = with_server(ECHO, 1, |target| {
+            chat(target, pause, Duration::from_millis(200)).unwrap()
+        });
+        assert!(report.error.is_none() && report.rounds > 5, "{report:?}");
+    }
+}

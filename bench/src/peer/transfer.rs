@@ -256,3 +256,36 @@ pub fn gbit_per_s(bytes: u64, elapsed: Duration) -> f64 {
         0.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leash_holds_and_gives_way() {
+        let leash = Leash::new(100);
+        assert_eq!(leash.wait(0), 100);
+        assert_eq!(leash.wait(99), 1);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| leash.wait(100));
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            leash.returned(30, false);
+            assert_eq!(waiting.join().unwrap(), 30);
+        });
+        leash.returned(30, true);
+        assert_eq!(leash.wait(1000), u64::MAX, "nothing holds when it is over");
+    }
+
+    #[test]
+    fn the_longest_gap_and_its_beginning_are_kept() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut meter = GapMeter::new(start);
+        for ms in [10, 20, 520, 530, 830] {
+            meter.delivered(at(ms));
+        }
+        assert!((meter.gap.longest_ms - 500.0).abs() < 1e-6);
+        assert!((meter.gap.at_ms - 20.0).abs() < 1e-6);
+    }
+}

@@ -8,15 +8,7 @@ use braid_bench::peer::client::Report;
 use braid_bench::testbed::requirement::Requirement;
 use braid_bench::testbed::{Options, Result, Role, Testbed};
 
-use crate::support::{TRANSFER_TIMEOUT, bench_program, client, transfer, wait_until};
-
-fn turn(test: &str) -> Option<crate::support::Turn> {
-    if let Some(why) = Requirement::Root.missing().or(Requirement::Mptcp.missing()) {
-        eprintln!("SKIP {test}: {why}");
-        return None;
-    }
-    crate::support::turn(test, &[])
-}
+use crate::support::{TRANSFER_TIMEOUT, bench_program, client, kernel_turn, transfer, wait_until};
 
 fn kernel_testbed(options: Options) -> Result<Testbed> {
     Testbed::new(Options {
@@ -37,7 +29,7 @@ const ECHO: [&str; 7] = [
 
 #[test]
 fn kernel_to_kernel_meets_the_bars_of_the_echo_test() -> Result<()> {
-    let Some(_turn) = turn("harness::kernel_to_kernel") else {
+    let Some(_turn) = kernel_turn("harness::kernel_to_kernel", &[]) else {
         return Ok(());
     };
     let testbed = kernel_testbed(Options::default())?;
@@ -51,7 +43,7 @@ fn kernel_to_kernel_meets_the_bars_of_the_echo_test() -> Result<()> {
 
 #[test]
 fn one_wrong_byte_is_noticed() -> Result<()> {
-    let Some(_turn) = turn("harness::one_wrong_byte") else {
+    let Some(_turn) = kernel_turn("harness::one_wrong_byte", &[]) else {
         return Ok(());
     };
     let testbed = kernel_testbed(Options::default())?;
@@ -70,7 +62,7 @@ fn one_wrong_byte_is_noticed() -> Result<()> {
 
 #[test]
 fn an_idle_path_is_noticed() -> Result<()> {
-    let Some(_turn) = turn("harness::an_idle_path") else {
+    let Some(_turn) = kernel_turn("harness::an_idle_path", &[]) else {
         return Ok(());
     };
     // Nobody announces the second path.
@@ -84,7 +76,7 @@ fn an_idle_path_is_noticed() -> Result<()> {
 
 #[test]
 fn a_blackhole_is_silent_and_its_gap_is_measured() -> Result<()> {
-    let Some(_turn) = turn("harness::a_blackhole") else {
+    let Some(_turn) = kernel_turn("harness::a_blackhole", &[]) else {
         return Ok(());
     };
     let testbed = kernel_testbed(Options {
@@ -118,8 +110,7 @@ fn a_blackhole_is_silent_and_its_gap_is_measured() -> Result<()> {
 
 #[test]
 fn stripped_options_make_the_kernel_fall_back() -> Result<()> {
-    let Some(_turn) =
-        crate::support::turn("harness::stripped_options", &[Requirement::OptionStripping])
+    let Some(_turn) = kernel_turn("harness::stripped_options", &[Requirement::OptionStripping])
     else {
         return Ok(());
     };
@@ -140,33 +131,42 @@ fn stripped_options_make_the_kernel_fall_back() -> Result<()> {
 
 #[test]
 fn transmit_queues_are_chosen_by_path() -> Result<()> {
-    let Some(_turn) = turn("harness::transmit_queues") else {
+    let Some(_turn) = kernel_turn("harness::transmit_queues", &[]) else {
         return Ok(());
     };
     let testbed = kernel_testbed(Options {
         queues: 2,
+        offloads: false,
         ..Options::default()
     })?;
     testbed.transmit_queue(1, 0)?;
     testbed.transmit_queue(2, 1)?;
-    let _server = testbed.server(Role::Braid, &bench_program(), &["--listen", "[::]:7"])?;
-    transfer(&testbed, &ECHO)?.intact_mptcp();
-    for (path, queue) in [(1, 0), (2, 1)] {
+    for path in [1, 2] {
+        // A veth counts per queue only where NAPI receives: GRO makes it.
         let interface = Testbed::interface(Role::Braid, path);
-        // A veth counts what it receives per queue: `rx_queue_N_xdp_packets` counts
-        // only under XDP, so look at what the peer sent.
-        let text = testbed.run(
-            Role::Peer,
-            &["ethtool", "-S", &Testbed::interface(Role::Peer, path)],
-        )?;
-        eprintln!("{interface} should have received on queue {queue} only:\n{text}");
+        testbed.run(Role::Braid, &["ethtool", "-K", &interface, "gro", "on"])?;
+    }
+    let _server = testbed.server(Role::Braid, &bench_program(), &["--listen", "[::]:7"])?;
+    transfer(&testbed, &ECHO)?.intact_mptcp().on_every_path();
+    for (path, busy, idle) in [(1, 0, 1), (2, 1, 0)] {
+        let interface = Testbed::interface(Role::Braid, path);
+        let text = testbed.run(Role::Braid, &["ethtool", "-S", &interface])?;
+        let packets = |queue: u8| {
+            let name = format!("rx_queue_{queue}_xdp_packets:");
+            let line = text
+                .lines()
+                .find_map(|line| line.trim().strip_prefix(&*name));
+            line.and_then(|count| count.trim().parse::<u64>().ok())
+        };
+        assert!(packets(busy) > Some(1000), "{interface}:\n{text}");
+        assert_eq!(packets(idle), Some(0), "{interface}:\n{text}");
     }
     Ok(())
 }
 
 #[test]
 fn a_testbed_leaves_nothing_behind() -> Result<()> {
-    let Some(_turn) = turn("harness::a_testbed_leaves_nothing") else {
+    let Some(_turn) = kernel_turn("harness::a_testbed_leaves_nothing", &[]) else {
         return Ok(());
     };
     let testbed = kernel_testbed(Options::default())?;

@@ -36,17 +36,25 @@ fn skip(test: &str, why: &str) {
 
 /// This test's turn, or `None`, loudly, if the machine lacks something.
 pub(crate) fn turn(test: &str, more: &[Requirement]) -> Option<Turn> {
-    let mut needed = vec![Requirement::Root, Requirement::Mptcp];
+    let mut needed = more.to_vec();
     if !kernel_instead() {
         needed.extend([Requirement::XdpSockets, Requirement::Programs]);
     }
-    needed.extend(more);
-    for requirement in needed {
+    kernel_turn(test, &needed)
+}
+
+/// As [`turn`], for tests in which braid has no part.
+pub(crate) fn kernel_turn(test: &str, more: &[Requirement]) -> Option<Turn> {
+    let needed = [Requirement::Root, Requirement::Mptcp];
+    for requirement in needed.iter().chain(more) {
         let Some(why) = requirement.missing() else {
             continue;
         };
         let required = std::env::var_os("BRAID_LIVE_PROGRAMS_REQUIRED").is_some();
-        assert!(!(requirement == Requirement::Programs && required), "{why}");
+        assert!(
+            !(*requirement == Requirement::Programs && required),
+            "{why}"
+        );
         skip(test, &why);
         return None;
     }

@@ -6,9 +6,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::api::{Cx, SubflowId};
-use super::connection::Core;
 use super::event::Event;
 use super::key;
+use super::state::Core;
+use super::subflow::Withdrawn;
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
@@ -204,11 +205,16 @@ impl Core {
             cx.counters.inc(Counter::PortAdd);
         }
         let entry = Remote { id, addr, port };
+        // A repetition, because our echo was lost, is no news.
+        let mut news = known.is_none_or(|at| list[at].port != port);
         match known {
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
-        self.addresses.failed.retain(|f| f.ip() != addr);
+        let failed = &mut self.addresses.failed;
+        let before = failed.len();
+        failed.retain(|f| f.ip() != addr);
+        news |= failed.len() < before;
         let echo = MptcpOption::AddAddr {
             echo: true,
             address_id: id,
@@ -225,13 +231,15 @@ impl Core {
         } else {
             Counter::AddAddrTxDrop
         });
-        cx.actions.events.push(Event::Announced {
-            token: self.id,
-            address_id: id.0,
-            address: addr,
-            port,
-            subflow,
-        });
+        if news {
+            cx.actions.events.push(Event::Announced {
+                token: self.id,
+                address_id: id.0,
+                address: addr,
+                port,
+                subflow,
+            });
+        }
     }
 
     /// The peer echoed an announcement of ours.
@@ -273,8 +281,12 @@ impl Core {
             for i in 0..self.subflows.len() {
                 let s = &mut self.subflows[i];
                 if s.remote_id() == id && s.death.is_none() {
-                    let patience = s.tcp.rto() * 3;
-                    s.withdrawn = Some(cx.now + patience);
+                    let patience = s.tcp.rto() * 2;
+                    s.withdrawn = Some(Withdrawn {
+                        probe_at: Some(cx.now + patience),
+                        decided_at: cx.now + patience * 2,
+                        answered: false,
+                    });
                     s.probe_due = true;
                     self.reinject_outstanding(i);
                 }

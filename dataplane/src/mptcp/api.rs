@@ -106,7 +106,8 @@ pub trait TxSink {
     /// Hands a finished packet to a port. The port takes its own reference on the frame;
     /// the caller keeps the token.
     fn send(&mut self, port: PortId, frame: &Frame) -> Tx;
-    /// Packets that `port` would take now.
+    /// Packets that `port` would take now. A port without carrier should say that it has
+    /// room, so that `send` can say why it has not.
     fn room(&self, port: PortId) -> u32;
     /// Whether a frame allocated for `a` can be sent on `b` without a copy.
     fn shares_frames(&self, a: PortId, b: PortId) -> bool {

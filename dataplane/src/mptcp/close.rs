@@ -3,8 +3,9 @@
 use core::time::Duration;
 
 use super::api::{CloseReason, Cx, SubflowId};
-use super::connection::{Core, Mode};
 use super::reassembly::Reassembly;
+use super::state::{Core, Mode};
+use super::subflow::Phase;
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
@@ -130,7 +131,6 @@ impl Core {
                 self.kill(i, None, "connection aborted");
             }
         }
-        self.send.clear();
         self.reinject.clear();
         self.closing.forced = true;
         self.closing.fastclose = Some((id, cx.now, 0));
@@ -167,10 +167,27 @@ impl Core {
         self.closing.fastclose = Some((id, cx.now + wait * (1 << sent.min(4)), sent + 1));
     }
 
+    /// Closes one subflow, in order or by RST.
+    pub(crate) fn close_subflow(&mut self, id: SubflowId, reason: Option<u8>) {
+        let Some(i) = self.index_of(id) else {
+            return;
+        };
+        if reason.is_some() || self.subflows[i].phase != Phase::Established {
+            self.kill(i, reason, "closed locally");
+        } else {
+            self.subflows[i].close();
+        }
+    }
+
     /// The peer aborted.
     pub(crate) fn on_fastclose(&mut self, cx: &mut Cx<'_>) {
         cx.counters.inc(Counter::MPFastcloseRx);
         self.finish(CloseReason::PeerAbort);
+    }
+
+    /// MP_FASTCLOSE has been sent: data does not matter any more.
+    pub(crate) fn is_aborting(&self) -> bool {
+        self.closing.fastclose.is_some()
     }
 
     /// Moves the closing along after packets, timers and sends.

@@ -7,9 +7,9 @@
 //! are delivered as they come, mappings or not.
 
 use super::api::Cx;
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::mapping::Mapping;
+use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::wire::mptcp::{MptcpOption, reset_reason};
@@ -148,21 +148,22 @@ impl Core {
         }
     }
 
-    /// Judges a segment by the options that it lacks.
+    /// Judges a segment by the options that it lacks. `acked`: it acknowledged new data,
+    /// and had room for a DATA_ACK.
     pub(crate) fn check_bare(&mut self, cx: &mut Cx<'_>, i: usize, has_mptcp: bool, acked: bool) {
-        let Some(s) = self.subflows.get_mut(i) else {
-            return;
-        };
+        let s = &mut self.subflows[i];
         if self.mode == Mode::Tcp || s.phase != Phase::Established || s.death.is_some() {
             return;
         }
-        let unmapped = s.rx.held_bytes() > 0 && !s.rx.front_is_mapped();
         if has_mptcp {
             s.bare = 0;
             return;
         }
-        // Data acknowledged without DATA_ACK, none ever seen here (RFC 8684 §3.7).
-        let silent = acked && !s.confirmed;
+        let unmapped = s.rx.held_bytes() > 0 && !s.rx.front_is_mapped();
+        // On the only subflow every acknowledgment of data moves the DATA_ACK. On others it
+        // may concern duplicates, so only the complete lack of DATA_ACKs means something
+        // (RFC 8684 §3.7).
+        let silent = acked && (!s.confirmed || !self.was_multipath);
         if !unmapped && !silent {
             return;
         }
@@ -171,6 +172,20 @@ impl Core {
             self.fall_back(cx, i, Counter::MPCapableDataFallback);
         } else if s.bare >= BARE_MAX {
             self.options_vanished(cx, i);
+        }
+    }
+
+    /// A FIN without any MPTCP option: its sender has fallen back, if that is possible. An
+    /// MPTCP peer that closes one subflow attaches a DATA_ACK.
+    pub(crate) fn check_bare_fin(&mut self, cx: &mut Cx<'_>, i: usize, has_mptcp: bool) {
+        let s = &self.subflows[i];
+        let never = s.initial && !s.dss_seen;
+        let early = !self.closing.closes_subflows(&self.reassembly);
+        let bare = s.initial && !has_mptcp && early;
+        if self.mode == Mode::Mptcp && never {
+            self.fall_back(cx, i, Counter::MPCapableDataFallback);
+        } else if self.mode == Mode::Mptcp && bare && self.may_fall_back(i) {
+            self.fall_back(cx, i, Counter::DssFallback);
         }
     }
 

@@ -1,19 +1,20 @@
-//! Opening connections and subflows (RFC 8684 §3.1, §3.2), both roles.
+//! Opening connections: MP_CAPABLE in both roles (RFC 8684 §3.1), and the decision between
+//! MPTCP and plain TCP.
 
 use rand::RngCore;
 
-use super::api::{CloseReason, Cx, JoinReject, OpenError, SubflowId, SubflowPath};
+use super::api::{Cx, OpenError, SubflowPath};
 use super::config::{ChecksumPolicy, MptcpConfig};
-use super::connection::{Core, Mode};
 use super::dsn::DataSpace;
 use super::event::Event;
 use super::key::{self, KeyMaterial};
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
+use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{SegmentIn, Tcp, TcpConfig};
-use crate::wire::mptcp::{MpCapableFlags, MptcpOption, reset_reason};
+use crate::wire::mptcp::{MpCapableFlags, MptcpOption};
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::types::{AddressId, Key, Token};
@@ -86,7 +87,7 @@ fn tcp_config(config: &MptcpConfig, path: &SubflowPath, mptcp: bool) -> TcpConfi
     }
 }
 
-fn template(path: &SubflowPath) -> Result<HeaderTemplate, OpenError> {
+pub(crate) fn template(path: &SubflowPath) -> Result<HeaderTemplate, OpenError> {
     HeaderTemplate::new(path.l2, &path.tuple, 0, HOP_LIMIT).map_err(|_| OpenError::MixedFamilies)
 }
 
@@ -175,117 +176,13 @@ impl Core {
         });
     }
 
-    fn new_tcp(&self, cx: &Cx<'_>, path: &SubflowPath, mptcp: bool) -> Tcp {
+    pub(crate) fn new_tcp(&self, cx: &Cx<'_>, path: &SubflowPath, mptcp: bool) -> Tcp {
         Tcp::connect(
             tcp_config(cx.config, path, mptcp),
             cx.now,
             SeqNumber(cx.secrets.initial_sequence(cx.now, &path.tuple)),
             cx.secrets.timestamp_offset(&path.tuple),
         )
-    }
-
-    /// Opens a subflow by MP_JOIN.
-    pub(crate) fn open_subflow(
-        &mut self,
-        cx: &mut Cx<'_>,
-        mut path: SubflowPath,
-    ) -> Result<SubflowId, OpenError> {
-        if !self.is_mptcp() || !self.fully_established {
-            return Err(OpenError::NotMptcp);
-        }
-        if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
-            return Err(OpenError::Closing);
-        }
-        if self.subflows.len() >= usize::from(cx.config.subflows_max) {
-            return Err(OpenError::Limit);
-        }
-        if self.subflows.iter().any(|s| s.tuple() == path.tuple) {
-            return Err(OpenError::Exists);
-        }
-        let remote = path.tuple.remote;
-        if self.remote_denies_join && self.addresses.is_initial(remote) {
-            return Err(OpenError::InitialAddressDenied);
-        }
-        if self.addresses.has_failed(remote) {
-            return Err(OpenError::FailedBefore);
-        }
-        let template = template(&path)?;
-        path.remote_id = self
-            .addresses
-            .remote_id_of(remote.ip())
-            .unwrap_or(path.remote_id);
-        let tcp = self.new_tcp(cx, &path, true);
-        let id = self.allocate_id();
-        let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinSyn);
-        subflow.nonce_local = cx.rng.next_u32();
-        self.add_subflow(cx, subflow);
-        Ok(id)
-    }
-
-    /// A MP_JOIN SYN with our token.
-    pub(crate) fn accept_join(
-        &mut self,
-        cx: &mut Cx<'_>,
-        mut path: SubflowPath,
-        syn: &TcpPacket,
-    ) -> Result<SubflowId, JoinReject> {
-        let join = syn.options.mptcp.iter().find_map(|o| match *o {
-            MptcpOption::MpJoinSyn {
-                backup,
-                address_id,
-                token,
-                nonce,
-            } => Some((backup, address_id, token, nonce)),
-            _ => None,
-        });
-        let Some((backup, address_id, token, nonce)) = join else {
-            return Err(JoinReject::Malformed);
-        };
-        cx.counters.inc(Counter::MPJoinSynRx);
-        if backup {
-            cx.counters.inc(Counter::MPJoinSynBackupRx);
-        }
-        let reject = self.join_obstacle(cx, token).or_else(|| {
-            // A repeated SYN reaches its subflow by the flow table, not this way.
-            let taken = self.subflows.iter().any(|s| s.tuple() == path.tuple);
-            taken.then_some(JoinReject::Malformed)
-        });
-        if let Some(reject) = reject {
-            cx.counters.inc(match reject {
-                JoinReject::NotEstablished => Counter::MPJoinNotEstablished,
-                _ => Counter::MPJoinRejected,
-            });
-            return Err(reject);
-        }
-        let Ok(template) = template(&path) else {
-            return Err(JoinReject::Malformed);
-        };
-        path.remote_id = address_id;
-        let tcp = accepted_tcp(cx, &path, syn, true);
-        let id = self.allocate_id();
-        let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);
-        subflow.nonce_local = cx.rng.next_u32();
-        subflow.nonce_remote = nonce;
-        subflow.backup_remote = backup;
-        self.addresses.learned(address_id, subflow.tuple().remote);
-        self.add_subflow(cx, subflow);
-        Ok(id)
-    }
-
-    fn join_obstacle(&self, cx: &Cx<'_>, token: Token) -> Option<JoinReject> {
-        let known = self.local.is_some_and(|k| k.token == token);
-        if !self.is_mptcp() || !known {
-            Some(JoinReject::NotMptcp)
-        } else if self.remote.is_none() || !self.is_established() {
-            // Without the peer's key its HMAC cannot be verified.
-            Some(JoinReject::NotEstablished)
-        } else if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
-            Some(JoinReject::Closing)
-        } else if self.subflows.len() >= usize::from(cx.config.subflows_max) {
-            Some(JoinReject::Limit)
-        } else {
-            None
-        }
     }
 
     /// The MPTCP option of a SYN or SYN/ACK that subflow `i` is about to send.
@@ -379,24 +276,6 @@ impl Core {
         })
     }
 
-    fn own_hmac(&self, i: usize) -> Option<[u8; 32]> {
-        let s = &self.subflows[i];
-        let (local, remote) = (self.local?.key, self.remote?.key);
-        Some(key::join_hmac(local, remote, s.nonce_local, s.nonce_remote))
-    }
-
-    fn peer_hmac(&self, i: usize) -> Option<[u8; 32]> {
-        let s = &self.subflows[i];
-        let (local, remote) = (self.local?.key, self.remote?.key);
-        Some(key::join_hmac(remote, local, s.nonce_remote, s.nonce_local))
-    }
-
-    /// The MP_JOIN that proves our key.
-    pub(crate) fn join_ack(&self, i: usize) -> Option<MptcpOption> {
-        let hmac = key::leftmost160(&self.own_hmac(i)?);
-        Some(MptcpOption::MpJoinAck { hmac })
-    }
-
     /// A valid segment on a subflow whose handshake is not complete. False: the segment has
     /// no further meaning.
     pub(crate) fn on_handshake(
@@ -450,14 +329,20 @@ impl Core {
         true
     }
 
-    fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+    /// A repeated SYN for subflow `i`, which TCP answers by itself: the peer may have given
+    /// up the option because its SYNs, or our answers, vanished. RFC 8684 §3.1: the third
+    /// packet decides.
+    pub(crate) fn note_repeated_syn(&mut self, i: usize, packet: &TcpPacket) {
         let s = &mut self.subflows[i];
-        if packet.flags.contains(Flags::SYN) {
-            // The peer may have given up the option because its SYNs vanished.
+        let syn = packet.flags.contains(Flags::SYN) && !packet.flags.contains(Flags::ACK);
+        if s.phase == Phase::CapableAccepted && syn && packet.seq == s.tcp.irs() {
             let capable = |o: &MptcpOption| matches!(o, MptcpOption::MpCapable { .. });
             s.plain_syn_seen |= !packet.options.mptcp.iter().any(capable);
-            return false;
         }
+    }
+
+    fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+        let s = &self.subflows[i];
         if !s.tcp.state().is_synchronized() {
             return false;
         }
@@ -502,119 +387,6 @@ impl Core {
         true
     }
 
-    fn on_join_synack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
-        let join = packet.options.mptcp.iter().find_map(|o| match *o {
-            MptcpOption::MpJoinSynAck {
-                backup,
-                address_id,
-                hmac,
-                nonce,
-            } => Some((backup, address_id, hmac, nonce)),
-            _ => None,
-        });
-        let Some((backup, address_id, hmac, nonce)) = join else {
-            cx.counters.inc(Counter::MPJoinSynAckNoMPJoin);
-            self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "no MP_JOIN in SYN/ACK",
-            );
-            return false;
-        };
-        cx.counters.inc(Counter::MPJoinSynAckRx);
-        if backup {
-            cx.counters.inc(Counter::MPJoinSynAckBackupRx);
-        }
-        self.subflows[i].nonce_remote = nonce;
-        let genuine = self.peer_hmac(i).is_some_and(|expected| {
-            let expected = key::leftmost64(&expected);
-            key::same(expected.to_be_bytes(), hmac.to_be_bytes())
-        });
-        if !genuine {
-            cx.counters.inc(Counter::MPJoinSynAckHMacFailure);
-            self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "wrong HMAC in SYN/ACK",
-            );
-            return false;
-        }
-        let s = &mut self.subflows[i];
-        s.path.remote_id = address_id;
-        s.backup_remote = backup;
-        s.phase = Phase::PreEstablished;
-        s.join_ack = Some((cx.now + s.tcp.rto(), 0));
-        let remote = s.tuple().remote;
-        self.addresses.learned(address_id, remote);
-        true
-    }
-
-    fn on_join_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
-        if packet.flags.contains(Flags::SYN) || !self.subflows[i].tcp.state().is_synchronized() {
-            return false;
-        }
-        let hmac = packet.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::MpJoinAck { hmac } => Some(*hmac),
-            _ => None,
-        });
-        let Some(hmac) = hmac else {
-            cx.counters.inc(Counter::MPJoinAckNoMPJoin);
-            self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "no MP_JOIN in third ACK",
-            );
-            return false;
-        };
-        let genuine = self
-            .peer_hmac(i)
-            .is_some_and(|expected| key::same(key::leftmost160(&expected), hmac));
-        if !genuine {
-            cx.counters.inc(Counter::MPJoinAckHMacFailure);
-            self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "wrong HMAC in third ACK",
-            );
-            return false;
-        }
-        cx.counters.inc(Counter::MPJoinAckRx);
-        self.join_established(cx, i);
-        // The peer sends no data before this (RFC 8684 §3.2).
-        self.subflows[i].tcp.ack_now();
-        true
-    }
-
-    fn join_established(&mut self, cx: &mut Cx<'_>, i: usize) {
-        if !self.is_mptcp() {
-            self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "the connection fell back",
-            );
-            return;
-        }
-        let token = self.id;
-        let s = &mut self.subflows[i];
-        s.phase = Phase::Established;
-        s.was_established = true;
-        let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
-        s.tcp.set_option_room(room);
-        let tuple = s.tuple();
-        cx.actions.events.push(Event::SubflowEstablished {
-            token,
-            subflow: s.id,
-            local: tuple.local,
-            remote: tuple.remote,
-            local_id: s.local_id().0,
-            remote_id: s.remote_id().0,
-            backup: s.backup(),
-        });
-        if self.closing.closes_subflows(&self.reassembly) {
-            self.subflows[i].close();
-        }
-    }
-
     /// A RST in answer to a SYN with MP_CAPABLE may come from a box that dislikes the
     /// option: one more attempt without it. True if the subflow lives on.
     pub(crate) fn retry_plain(&mut self, cx: &mut Cx<'_>, i: usize) -> bool {
@@ -629,16 +401,9 @@ impl Core {
         self.subflows[i].tcp = self.new_tcp(cx, &path, false);
         true
     }
-
-    /// The handshake of the initial subflow failed before it began to matter.
-    pub(crate) fn connect_failed(&mut self, reason: CloseReason) {
-        if !self.is_established() {
-            self.finish(reason);
-        }
-    }
 }
 
-fn accepted_tcp(cx: &Cx<'_>, path: &SubflowPath, syn: &TcpPacket, mptcp: bool) -> Tcp {
+pub(crate) fn accepted_tcp(cx: &Cx<'_>, path: &SubflowPath, syn: &TcpPacket, mptcp: bool) -> Tcp {
     Tcp::accept(
         tcp_config(cx.config, path, mptcp),
         cx.now,

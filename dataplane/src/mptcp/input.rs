@@ -1,9 +1,9 @@
 //! Packets in: TCP first, then the MPTCP options of valid segments, then data.
 
 use super::api::{CloseReason, Cx, SubflowId};
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::mapping::{Declared, Mapping, MappingChecksum, Step};
+use super::state::{Core, Mode};
 use super::subflow::Phase;
 use crate::buf::Chain;
 use crate::counters::Counter;
@@ -31,10 +31,11 @@ impl Core {
         let Some(i) = self.index_of(id) else {
             return;
         };
-        let s = &mut self.subflows[i];
-        if s.death.is_some() {
+        if self.subflows[i].death.is_some() {
             return;
         }
+        self.note_repeated_syn(i, packet);
+        let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
         let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
         let segment = SegmentIn {
@@ -69,10 +70,13 @@ impl Core {
         let has_mptcp = !packet.options.mptcp.is_empty();
         let syn = packet.flags.contains(Flags::SYN);
         if !syn && self.subflows[i].death.is_none() {
-            self.check_bare(cx, i, has_mptcp, verdict.acked_bytes > 0);
+            // SACK blocks may have taken the room of a DATA_ACK.
+            let acked = verdict.acked_bytes > 0 && packet.options.sack.is_empty();
+            self.check_bare(cx, i, has_mptcp, acked);
         }
         if verdict.fin && self.subflows[i].death.is_none() {
-            self.on_fin(cx, i);
+            self.check_bare_fin(cx, i, has_mptcp);
+            self.on_fin(i);
         }
         if verdict.fin_acked && self.mode == Mode::Tcp {
             self.closing.fin_is_acked();
@@ -86,7 +90,9 @@ impl Core {
     /// The path works.
     fn heard(&mut self, cx: &mut Cx<'_>, i: usize, progress: bool) {
         let s = &mut self.subflows[i];
-        s.withdrawn = None;
+        if let Some(w) = &mut s.withdrawn {
+            w.answered |= w.probe_at.is_none();
+        }
         if s.stale && progress {
             s.stale = false;
             cx.counters.inc(Counter::SubflowRecover);
@@ -408,10 +414,9 @@ impl Core {
     }
 
     /// The peer's FIN on subflow `i` is in order.
-    fn on_fin(&mut self, cx: &mut Cx<'_>, i: usize) {
-        if self.mode == Mode::Mptcp && self.subflows[i].initial && !self.subflows[i].dss_seen {
-            // Not one DSS in the whole stream: the options did not get through.
-            self.fall_back(cx, i, Counter::MPCapableDataFallback);
+    fn on_fin(&mut self, i: usize) {
+        if self.subflows[i].death.is_some() {
+            return;
         }
         if self.mode == Mode::Tcp {
             let at = self.reassembly.nxt();

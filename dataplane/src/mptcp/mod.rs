@@ -42,6 +42,7 @@ mod fallback;
 mod handshake;
 mod info;
 mod input;
+mod join;
 mod key;
 mod mapping;
 mod options;
@@ -51,6 +52,8 @@ mod recv;
 mod reinject;
 mod schedulers;
 mod sendqueue;
+mod signals;
+mod state;
 mod subflow;
 mod timers;
 

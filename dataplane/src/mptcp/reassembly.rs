@@ -44,11 +44,6 @@ impl Reassembly {
         self.frames
     }
 
-    /// End of the window ever offered.
-    pub(crate) fn edge(&self) -> u64 {
-        self.edge
-    }
-
     /// Moves the right edge; never left (RFC 8684 §3.3.4).
     pub(crate) fn offer(&mut self, window: u64) {
         self.edge = self.edge.max(self.nxt + window);
@@ -68,11 +63,6 @@ impl Reassembly {
                 true
             }
         }
-    }
-
-    /// Whether the peer's DATA_FIN is known, in order or not.
-    pub(crate) fn fin_known(&self) -> bool {
-        self.fin.is_some()
     }
 
     /// Whether everything up to the DATA_FIN has arrived.
@@ -121,29 +111,19 @@ impl Reassembly {
         self.nxt > before
     }
 
-    fn deliver(&mut self, mut chain: Chain, stream: &mut RecvStream, counters: &mut Counters) {
-        // A run that is already waiting came first: its bytes win.
-        if let Some(&(first, _)) = self.runs.front() {
-            let end = self.nxt + chain.len() as u64;
-            if end > first && self.runs.front().is_some() {
-                return self.deliver_around_runs(chain, stream, counters);
-            }
+    fn deliver(&mut self, chain: Chain, stream: &mut RecvStream, counters: &mut Counters) {
+        let overlaps = self
+            .runs
+            .front()
+            .is_some_and(|(first, _)| self.nxt + chain.len() as u64 > *first);
+        if overlaps {
+            // A run that is already waiting came first: its bytes win, gaps are filled.
+            self.insert_run(self.nxt, chain, counters);
+            return;
         }
         self.nxt += chain.len() as u64;
         counters.add(Counter::BytesDelivered, chain.len() as u64);
-        stream.push(std::mem::take(&mut chain));
-    }
-
-    /// In-order bytes that overlap waiting runs: only the gaps are filled.
-    fn deliver_around_runs(
-        &mut self,
-        chain: Chain,
-        stream: &mut RecvStream,
-        counters: &mut Counters,
-    ) {
-        let off = self.nxt;
-        self.insert_run(off, chain, counters);
-        self.drain(stream, counters);
+        stream.push(chain);
     }
 
     fn drain(&mut self, stream: &mut RecvStream, counters: &mut Counters) {

@@ -6,7 +6,6 @@
 //! even if they were DATA_ACKed by way of another subflow.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use crate::buf::Frame;
 use crate::checksum::Sum;
@@ -181,12 +180,6 @@ impl SendQueue {
         news
     }
 
-    /// Parts of `range` that are not acknowledged, cut at `una`.
-    pub(crate) fn unacked_part(&self, range: Range<u64>) -> Range<u64> {
-        let start = range.start.max(self.una);
-        start..range.end.min(self.nxt).max(start)
-    }
-
     fn pop_dead(&mut self) {
         while self
             .chunks
@@ -250,7 +243,6 @@ mod tests {
         assert_eq!(q.acknowledge(5), 5);
         assert_eq!(q.acknowledge(5), 0);
         assert_eq!(q.chunk(5).unwrap().off, 0);
-        assert_eq!(q.unacked_part(0..12), 5..12);
         assert_eq!((q.frames(), q.unacked()), (2, 15));
     }
 }

@@ -74,6 +74,18 @@ pub(crate) struct Burst {
 /// is counted by who tried.
 const SIGNALS_MAX: usize = 16;
 
+/// A subflow whose address the peer withdrew (RFC 8684 §3.4.2). What was on its way proves
+/// nothing, so only what arrives in the second half counts, after a second probe.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Withdrawn {
+    /// When the second probe leaves; `None` once it has.
+    pub(crate) probe_at: Option<Instant>,
+    /// When it is decided.
+    pub(crate) decided_at: Instant,
+    /// Something arrived after the second probe.
+    pub(crate) answered: bool,
+}
+
 /// Why and how a subflow ended.
 #[derive(Copy, Clone, Debug)]
 pub(crate) struct Death {
@@ -136,8 +148,8 @@ pub(crate) struct Subflow {
     pub(crate) stale: bool,
     /// Its port has no carrier.
     pub(crate) port_down: bool,
-    /// The peer withdrew the address; reset unless something valid arrives by then.
-    pub(crate) withdrawn: Option<Instant>,
+    /// The peer withdrew the address: kept only if it still answers.
+    pub(crate) withdrawn: Option<Withdrawn>,
     /// An address probe is due.
     pub(crate) probe_due: bool,
     /// FIN has been asked for.

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use super::api::{CloseReason, Cx};
-use super::connection::{Core, Mode};
 use super::event::Event;
 use super::input::STALE_RTOS;
+use super::state::{Core, Mode};
 use super::subflow::Phase;
 use crate::counters::Counter;
 use crate::io::PortId;
@@ -63,14 +63,21 @@ impl Core {
             }
         }
         let s = &mut self.subflows[i];
-        if s.withdrawn.is_some_and(|at| at <= cx.now) {
-            cx.counters.inc(Counter::RmSubflow);
-            self.kill(
-                i,
-                Some(reset_reason::UNSPECIFIED),
-                "address removed by peer",
-            );
-            return;
+        if let Some(w) = &mut s.withdrawn {
+            if w.probe_at.is_some_and(|at| at <= cx.now) {
+                w.probe_at = None;
+                s.probe_due = true;
+            }
+            if w.decided_at <= cx.now {
+                if w.answered {
+                    s.withdrawn = None;
+                } else {
+                    cx.counters.inc(Counter::RmSubflow);
+                    let reason = Some(reset_reason::UNSPECIFIED);
+                    self.kill(i, reason, "address removed by peer");
+                    return;
+                }
+            }
         }
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
@@ -173,6 +180,7 @@ impl Core {
     pub(crate) fn arm_data_rto(&mut self, now: Instant) {
         let waiting = self.mode == Mode::Mptcp
             && !self.is_over()
+            && !self.is_aborting()
             && self.is_established()
             && (self.send.unacked() > 0 || self.closing.fin_unacked() || self.blocked);
         if !waiting {
@@ -325,7 +333,7 @@ impl Core {
             .flat_map(|s| {
                 [
                     s.tcp.next_deadline(),
-                    s.withdrawn,
+                    s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
                 ]
             });

@@ -62,6 +62,10 @@ impl Tcp {
             self.timers.rto_started = now;
             self.timers.persist_backoff = 0;
             self.recovery.consecutive_rtos = 0;
+            // Whatever was asked for to provoke this ACK need not leave any more.
+            self.recovery.timeout_answered = true;
+            self.recovery.force_one = false;
+            self.recovery.probe_wanted = false;
             self.rtt.reset_backoff();
             if self.path_mtu.on_progress(now) {
                 self.apply_segment_size(false);
@@ -75,7 +79,7 @@ impl Tcp {
         verdict.lost = self.board.lost_segments() > 0;
         self.advance_recovery(now, advanced, lost, &delivery, pipe_before);
 
-        if !self.is_finished_by(seg.ack, now, verdict) {
+        if !self.on_fin_acked(now, verdict) {
             self.arm_retransmit(now);
             self.update_persist(now);
             self.update_pacing(now);
@@ -389,8 +393,8 @@ impl Tcp {
         });
     }
 
-    /// State changes that an acknowledged FIN brings.
-    fn is_finished_by(&mut self, _ack: SeqNumber, now: Instant, verdict: &mut Verdict) -> bool {
+    /// State changes that an acknowledged FIN brings; true if nothing is left to be sent.
+    fn on_fin_acked(&mut self, now: Instant, verdict: &mut Verdict) -> bool {
         if !verdict.fin_acked {
             return false;
         }

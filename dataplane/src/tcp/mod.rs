@@ -471,8 +471,11 @@ impl Tcp {
 
     /// Whether there is data that waits to be sent: without it, a closed window is not probed.
     /// Until told otherwise, it is assumed.
-    pub fn set_data_waiting(&mut self, waiting: bool) {
-        self.data_waiting = waiting;
+    pub fn set_data_waiting(&mut self, now: Instant, waiting: bool) {
+        if self.data_waiting != waiting {
+            self.data_waiting = waiting;
+            self.update_persist(now);
+        }
     }
 
     /// Free space for data at and beyond RCV.NXT. Asks for a window update if that matters to

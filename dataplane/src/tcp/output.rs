@@ -76,7 +76,10 @@ impl Tcp {
             return None;
         }
         let Some(seq) = self.fin_seq else {
-            if !matches!(self.state, State::FinWait1 | State::Closing | State::LastAck) {
+            if !matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            ) {
                 return None;
             }
             if self.peer_room() == 0 {
@@ -106,14 +109,17 @@ impl Tcp {
         let front_of_queue = self.fin_seq.is_some() && self.board.only_last_is_lost();
         let first = self.fin_wanted
             && self.fin_seq.is_none()
-            && matches!(self.state, State::FinWait1 | State::LastAck)
+            && matches!(
+                self.state,
+                State::FinWait1 | State::Closing | State::LastAck
+            )
             && self.peer_room() > 0;
         front_of_queue || first
     }
 
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is
     /// recorded: the same range comes again until [`Self::record_retransmit`].
-    pub fn next_retransmit(&mut self, now: Instant) -> Option<TxRange> {
+    pub fn next_retransmit(&mut self, _now: Instant) -> Option<TxRange> {
         if !self.state.is_synchronized() || self.state == State::TimeWait {
             return None;
         }
@@ -141,7 +147,6 @@ impl Tcp {
                 return None;
             }
         }
-        let _ = now;
         Some(TxRange {
             seq: seg.seq,
             len: seg.len,
@@ -219,7 +224,9 @@ impl Tcp {
     /// pacing and the state. Whole segments, unless the peer's window is smaller than one.
     #[must_use]
     pub fn send_budget(&self, now: Instant) -> u32 {
-        if !self.state.may_send() || self.recovery.force_one {
+        // After a timeout the retransmission goes first.
+        let timed_out = self.recovery.force_one && self.board.lost_segments() > 0;
+        if !self.state.may_send() || timed_out {
             return 0;
         }
         let mss = self.mss();
@@ -234,7 +241,8 @@ impl Tcp {
         } else {
             self.cwnd()
         };
-        let congestion = cwnd.saturating_sub(pipe) / mss * mss;
+        // A window of less than a segment (the segment grew) would never open.
+        let congestion = cwnd.max(mss).saturating_sub(pipe) / mss * mss;
         let paced = self.pacer.available(now, mss);
         let board = self.board.room().saturating_mul(mss);
         window.min(congestion).min(paced - paced % mss).min(board)

@@ -164,6 +164,7 @@ impl Scoreboard {
         !self.is_empty() && self.sacked.get(self.head)
     }
 
+    #[cfg(test)]
     pub(super) fn is_lost(&self, number: u32) -> bool {
         self.lost.get(number)
     }

@@ -140,6 +140,31 @@ fn resegment_keeps_sets_and_order() {
     check(&board);
 }
 
+/// A peer that repeats two huge overlapping ranges with every ACK makes us skip words, not visit
+/// segments.
+#[test]
+fn repeated_sacks_visit_each_segment_once() {
+    let mut board = Scoreboard::new(1 << 15);
+    for i in 0..1 << 14 {
+        board.push(
+            Instant::ZERO,
+            SeqNumber(i * LEN),
+            LEN,
+            0,
+            MapRef::default(),
+            false,
+        );
+    }
+    let end = (1 << 14) * LEN;
+    let mut visited = 0;
+    for _ in 0..1_000 {
+        for (left, right) in [(LEN, end - 5 * LEN), (5 * LEN, end - LEN)] {
+            board.sack(SeqNumber(left), SeqNumber(right), |_| visited += 1);
+        }
+    }
+    assert_eq!(visited, (1 << 14) - 2);
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Push(u8),

@@ -17,12 +17,13 @@ use crate::counters::{Counter, Counters};
 use crate::io::memory::{MemoryConfig, MemoryPort, Wire};
 use crate::io::{Port, PortId, Tx};
 use crate::mptcp::*;
-use crate::offload::header::L2Header;
+use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::time::{Duration, Instant};
 use crate::wire::ethernet::{EthernetAddress, VlanTags};
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::packet::{ChecksumVerdict, Packet, TcpPacket, parse};
-use crate::wire::tcp::Flags;
+use crate::wire::tcp::{Flags, SeqNumber};
+use crate::wire::tcp_options::OptionsBuf;
 use crate::wire::types::{AddressId, FourTuple};
 
 pub(super) const POOL_FRAMES: u32 = 8192;
@@ -156,7 +157,12 @@ impl TxSink for Ports {
         self.ports[usize::from(port.0)].tx(&self.pool, frame)
     }
     fn room(&self, port: PortId) -> u32 {
-        self.ports[usize::from(port.0)].tx_free()
+        let port = &self.ports[usize::from(port.0)];
+        if port.stats().carrier {
+            port.tx_free()
+        } else {
+            u32::MAX
+        }
     }
     fn shares_frames(&self, _a: PortId, _b: PortId) -> bool {
         true
@@ -176,6 +182,8 @@ pub(super) struct Host {
     pub(super) counters: Counters,
     pub(super) removed_with_time_wait: u32,
     pub(super) join_rejected: Vec<JoinReject>,
+    /// What `info` said before the connection was freed.
+    last_info: Option<ConnInfo>,
 }
 
 impl Host {
@@ -225,7 +233,10 @@ impl Host {
     }
 
     pub(super) fn info(&self, now: Instant) -> ConnInfo {
-        self.conn.as_ref().unwrap().info(now)
+        match &self.conn {
+            Some(conn) => conn.info(now),
+            None => self.last_info.clone().unwrap(),
+        }
     }
 }
 
@@ -275,6 +286,9 @@ pub(super) struct Passing<'a> {
 
 pub(super) type Middlebox = Box<dyn FnMut(&mut Passing<'_>) -> bool>;
 
+/// Turns one packet into any number of packets, direction-blind.
+pub(super) type Rewriter = Box<dyn FnMut(Vec<u8>) -> Vec<Vec<u8>>>;
+
 pub(super) const CLIENT: usize = 0;
 pub(super) const SERVER: usize = 1;
 
@@ -285,6 +299,7 @@ pub(super) struct Net {
     /// Path carries nothing, silently.
     pub(super) blackhole: Vec<bool>,
     pub(super) middlebox: Option<Middlebox>,
+    pub(super) rewriter: Option<Rewriter>,
     flying: BinaryHeap<Reverse<Flying>>,
     number: u64,
     rng: StdRng,
@@ -314,6 +329,7 @@ impl Net {
             blackhole: vec![false; paths.len()],
             paths,
             middlebox: None,
+            rewriter: None,
             flying: BinaryHeap::new(),
             number: 0,
             rng,
@@ -331,9 +347,11 @@ impl Net {
             mtu: 1500,
         };
         let (ports, wires) = (0..paths).map(|_| MemoryPort::detached(config)).unzip();
-        let mut config = MptcpConfig::default();
-        config.recv_buffer_bytes = 256 << 10;
-        config.send_buffer_bytes = 512 << 10;
+        let config = MptcpConfig {
+            recv_buffer_bytes: 256 << 10,
+            send_buffer_bytes: 512 << 10,
+            ..MptcpConfig::default()
+        };
         Host {
             conn: None,
             app_template: None,
@@ -347,6 +365,7 @@ impl Net {
             counters: Counters::new(),
             removed_with_time_wait: 0,
             join_rejected: Vec::new(),
+            last_info: None,
         }
     }
 
@@ -473,6 +492,7 @@ impl Net {
         }
     }
 
+    /// Takes a packet off a ring.
     fn send(&mut self, from: usize, path: usize, mut bytes: Vec<u8>) {
         if self.blackhole[path] {
             return;
@@ -487,6 +507,22 @@ impl Net {
                 return;
             }
         }
+        match self.rewriter.as_mut().map(|r| r(bytes.clone())) {
+            Some(packets) => {
+                for packet in packets {
+                    // A held packet may come out while the other side sends.
+                    let tuple = super::boxes::tcp(&packet).tuple;
+                    let to_server = tuple.local.port() == SERVER_PORT;
+                    let from = if to_server { CLIENT } else { SERVER };
+                    self.launch(from, path, packet);
+                }
+            }
+            None => self.launch(from, path, bytes),
+        }
+    }
+
+    /// Puts a packet onto the path.
+    fn launch(&mut self, from: usize, path: usize, bytes: Vec<u8>) {
         let config = self.paths[path].clone();
         if self.rng.random_bool(config.loss) {
             return;
@@ -494,10 +530,10 @@ impl Net {
         let copies = 1 + u64::from(self.rng.random_bool(config.duplicate));
         for _ in 0..copies {
             let mut at = self.now + config.delay;
-            if config.rate > 0 {
+            let wire_time = (bytes.len() as u64 * 1_000_000_000).checked_div(config.rate);
+            if let Some(ns) = wire_time {
                 let free = self.line_free.entry((from, path)).or_insert(self.now);
                 let start = (*free).max(self.now);
-                let ns = bytes.len() as u64 * 1_000_000_000 / config.rate;
                 *free = start + Duration::from_nanos(ns);
                 at = *free + config.delay;
             }
@@ -521,6 +557,25 @@ impl Net {
     pub(super) fn inject(&mut self, to: usize, path: usize, bytes: Vec<u8>) {
         self.deliver(to, path, &bytes);
         self.poll(to);
+    }
+
+    /// A forged segment to a host's first subflow.
+    pub(super) fn forge(&mut self, to: usize, flags: Flags, seq: u32, ack: u32) {
+        let core = &self.hosts[to].conn.as_ref().unwrap().core;
+        let path = &core.subflows[0].path;
+        let (l2, tuple, port) = (path.l2, path.tuple.reversed(), usize::from(path.port.0));
+        let template = HeaderTemplate::new(l2, &tuple, 0, 64).unwrap();
+        let header = TcpHeaderOut {
+            seq: SeqNumber(seq),
+            ack: SeqNumber(ack),
+            flags,
+            window: 1000,
+            urgent: 0,
+            ecn: 0,
+        };
+        let mut bytes = vec![0; template.header_len(0)];
+        template.emit(&mut bytes, &header, &OptionsBuf::new(), 0, Sum::ZERO);
+        self.inject(to, port, bytes);
     }
 
     fn deliver(&mut self, to: usize, path: usize, bytes: &[u8]) {
@@ -737,7 +792,7 @@ impl Net {
                 .zip(&reader.received)
                 .find(|(n, b)| **b != byte_at(source, *n));
             assert!(wrong.is_none(), "byte {wrong:?} differs");
-            assert!(reader.eof, "end of stream is missing");
+            assert!(reader.eof, "end of stream is missing: {}", self.describe());
         }
     }
 
@@ -746,7 +801,7 @@ impl Net {
         self.flying.clear();
         for host in [CLIENT, SERVER] {
             let h = &mut self.hosts[host];
-            h.conn = None;
+            h.last_info = h.conn.take().map(|conn| conn.info(self.now));
             for (port, wire) in h.sink.ports.iter_mut().zip(&mut h.sink.wires) {
                 while wire.take_transmitted().is_some() {}
                 port.complete(&h.sink.pool);

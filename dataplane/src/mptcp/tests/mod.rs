@@ -1,5 +1,8 @@
 //! Two connections against each other.
 
 mod basic;
+mod boxes;
+mod fallback;
 mod harness;
+mod paths;
 mod swarm;

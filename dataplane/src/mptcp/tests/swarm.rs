@@ -8,6 +8,7 @@ use super::harness::*;
 use crate::mptcp::*;
 use crate::time::Duration;
 
+const SEEDS: u64 = 300;
 const LIMIT: Duration = Duration::from_secs(1200);
 
 fn random_path(rng: &mut StdRng) -> PathConfig {
@@ -82,7 +83,7 @@ fn run(seed: u64) {
 
 #[test]
 fn streams_survive_bad_networks() {
-    for seed in 0..300 {
+    for seed in 0..SEEDS {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "seed {seed}");
     }

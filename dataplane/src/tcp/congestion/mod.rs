@@ -190,11 +190,12 @@ impl Congestion {
         dispatch!(&mut self.algorithm, c => c.on_idle(idle));
     }
 
-    /// The segment size changed; the window in bytes stays, but not below two segments' worth
-    /// of the smaller size.
+    /// The segment size changed; the window in bytes stays, but not below one segment, nor the
+    /// threshold below two (RFC 5681 §3.1).
     pub(super) fn set_mss(&mut self, mss: u32) {
         self.window.mss = mss;
         self.window.cwnd = self.window.cwnd.max(mss);
+        self.window.ssthresh = self.window.ssthresh.max(2 * mss);
     }
 
     /// Linux's factors: two windows per round trip in slow start, 1.2 afterwards.

@@ -72,6 +72,22 @@ fn every_order_of_events_passes_the_states_of_rfc9293() {
 }
 
 #[test]
+fn a_fin_that_crosses_a_close_does_not_lose_ours() {
+    let mut test = Test::established(config());
+    test.tcp.close();
+    test.recv(ack(1, 1).fin());
+    assert_eq!(test.tcp.state(), State::Closing);
+    assert_eq!(
+        test.tcp.next_deadline(),
+        Some(Instant::ZERO),
+        "wants to be polled"
+    );
+    assert_eq!(test.control(), Some(Control::Fin { seq: ISS + 1 }));
+    test.recv(ack(2, 2));
+    assert_eq!(test.tcp.state(), State::TimeWait);
+}
+
+#[test]
 fn fin_and_its_ack_in_one_segment() {
     let mut test = Test::established(config());
     test.close(1);

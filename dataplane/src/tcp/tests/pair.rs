@@ -268,7 +268,7 @@ impl Host {
             );
             out.push(Self::data(tcp, now, seq, dsn, len, &mut self.edge));
         }
-        tcp.set_data_waiting(self.sent < self.to_send);
+        tcp.set_data_waiting(now, self.sent < self.to_send);
         while let Some(control) = tcp.next_control(now) {
             out.push(Self::control(tcp, now, control, &mut self.edge));
         }

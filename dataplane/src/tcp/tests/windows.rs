@@ -41,7 +41,7 @@ fn a_closed_window_is_probed_ever_more_slowly_and_opens() {
 #[test]
 fn without_data_to_send_nothing_is_probed() {
     let mut test = Test::established(config());
-    test.tcp.set_data_waiting(false);
+    test.tcp.set_data_waiting(test.now, false);
     test.recv(ack(1, 1).win(0));
     assert_eq!(test.tcp.next_deadline(), None);
 }
@@ -207,7 +207,7 @@ fn keepalive_probes_and_gives_up() {
         keepalive_probes: 3,
         ..config()
     });
-    test.tcp.set_data_waiting(false);
+    test.tcp.set_data_waiting(test.now, false);
     let start = test.now;
     test.timer();
     assert_eq!(test.now - start, Duration::from_secs(60));
@@ -229,7 +229,7 @@ fn a_pause_restarts_slow_start() {
     for round in 0..3 {
         let sent = test.send(100);
         test.wait(10);
-        test.recv(ack(1, (test.tcp.snd_nxt() - ISS) & 0xffff_ffff));
+        test.recv(ack(1, test.tcp.snd_nxt() - ISS));
         assert!(sent >= 10, "{round}");
     }
     let cwnd = test.tcp.cwnd();
@@ -328,6 +328,53 @@ fn timeouts_are_counted_only_if_the_retransmission_left() {
     assert_eq!(test.timer().consecutive_rtos, 1);
     assert_eq!(test.resent().first(), Some(&1));
     assert_eq!(test.timer().consecutive_rtos, 2);
+}
+
+#[test]
+fn an_ack_that_overtakes_the_retransmission_frees_new_data() {
+    let mut test = Test::established(config());
+    test.send(1);
+    test.timer(); // probe wanted
+    assert!(test.timer().rto_fired);
+    assert_eq!(
+        test.tcp.send_budget(test.now),
+        0,
+        "the retransmission first"
+    );
+    test.recv(ack(1, 1001));
+    assert!(test.resent().is_empty());
+    assert_eq!(test.send(1), 1);
+    test.timer();
+    assert_eq!(test.resent(), [1001], "probes work again");
+}
+
+#[test]
+fn data_that_meets_a_window_closed_long_ago_starts_probing() {
+    let mut test = Test::established(config());
+    test.tcp.set_data_waiting(test.now, false);
+    test.recv(ack(1, 1).win(0));
+    test.wait(5000);
+    test.tcp.set_data_waiting(test.now, true);
+    test.timer();
+    assert_eq!(test.control(), Some(Control::Probe { seq: ISS }));
+    test.tcp.set_data_waiting(test.now, false);
+    assert_eq!(test.tcp.next_deadline(), None);
+}
+
+#[test]
+fn a_window_set_for_small_segments_admits_a_large_one() {
+    let mut test = Test::established(config());
+    test.send(5);
+    test.tcp.set_option_room(200);
+    test.timer();
+    test.resent();
+    test.timer();
+    assert_eq!(test.tcp.cwnd(), 800);
+    test.resent();
+    test.tcp.set_option_room(0);
+    test.recv(ack(1, 5001));
+    assert!(test.tcp.send_budget(test.now) >= MSS);
+    assert!(test.tcp.ssthresh() >= 2 * MSS);
 }
 
 #[test]

@@ -67,6 +67,9 @@ impl Default for EngineConfig {
     }
 }
 
+/// Joins per connection that wait for the handshake, at the most.
+const EARLY_JOINS_MAX: usize = 8;
+
 /// What the engine asks of its worker: messages to other workers.
 #[derive(Debug)]
 pub enum Outbound {
@@ -88,6 +91,8 @@ struct Slot<A: Application> {
     name: Arc<str>,
     half_open: bool,
     dirty: bool,
+    /// Joins ordered before the peer allowed any; opened as soon as it does.
+    early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
     routed: Vec<(FourTuple, Option<u16>)>,
 }
@@ -255,9 +260,16 @@ impl<A: Application> Engine<A> {
                 if self.flows.lookup(&path.tuple).is_some() {
                     return Err(OrderError::Open(OpenError::Exists));
                 }
-                let tuple = path.tuple;
-                slot.conn.open_subflow(cx, path).map_err(OrderError::Open)?;
-                opened = Some(tuple);
+                if slot.conn.may_join() == Some(false) {
+                    if slot.early_joins.len() >= EARLY_JOINS_MAX {
+                        return Err(OrderError::Open(OpenError::Limit));
+                    }
+                    slot.early_joins.push(path);
+                } else {
+                    let tuple = path.tuple;
+                    slot.conn.open_subflow(cx, path).map_err(OrderError::Open)?;
+                    opened = Some(tuple);
+                }
             }
             Order::Announce { address_id, address, port } => {
                 slot.conn.announce(cx, address_id, address, port);
@@ -415,7 +427,7 @@ impl<A: Application> Engine<A> {
         let token = conn.token().0;
         let half_open = service.is_some();
         let slot =
-            Slot { conn, service, name, half_open, dirty: false, routed: Vec::new() };
+            Slot { conn, service, name, half_open, dirty: false, early_joins: Vec::new(), routed: Vec::new() };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("slots are counted in u32")
@@ -458,12 +470,29 @@ impl<A: Application> Engine<A> {
             self.release(index);
             return;
         }
+        if !slot.early_joins.is_empty() && slot.conn.may_join() != Some(false) {
+            self.open_early(now, index);
+            return;
+        }
         self.timers.schedule(index, slot.conn.next_deadline());
         if again && !slot.dirty {
             slot.dirty = true;
             self.dirty.push_back(index);
         }
-        let _ = now;
+    }
+
+    /// Opens the subflows that were ordered too early; what the connection refuses by now
+    /// (it fell back, it closes) is forgotten.
+    fn open_early(&mut self, now: Instant, index: u32) {
+        let Some(slot) = self.slots[index as usize].as_mut() else { return };
+        for path in std::mem::take(&mut slot.early_joins) {
+            let tuple = path.tuple;
+            let Some(slot) = self.slots[index as usize].as_mut() else { return };
+            if slot.conn.open_subflow(&mut cx!(self, now), path).is_ok() {
+                self.route(index, tuple, None);
+            }
+        }
+        self.settle(now, index);
     }
 
     fn apply_actions(&mut self, index: u32) {

@@ -1,0 +1,255 @@
+//! Joining a connection: MP_JOIN in both roles (RFC 8684 §3.2).
+//!
+//! Whatever is wrong with a join's handshake ends in a RST with reason 1, and never touches
+//! the rest of the connection.
+
+use rand::RngCore;
+
+use super::api::{Cx, JoinReject, OpenError, SubflowId, SubflowPath};
+use super::event::Event;
+use super::handshake::{accepted_tcp, template};
+use super::key;
+use super::state::Core;
+use super::subflow::{Phase, Subflow};
+use crate::counters::Counter;
+use crate::wire::mptcp::{MptcpOption, reset_reason};
+use crate::wire::packet::TcpPacket;
+use crate::wire::tcp::Flags;
+use crate::wire::types::Token;
+
+impl Core {
+    /// Opens a subflow by MP_JOIN.
+    pub(crate) fn open_subflow(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut path: SubflowPath,
+    ) -> Result<SubflowId, OpenError> {
+        if !self.is_mptcp() || !self.fully_established {
+            return Err(OpenError::NotMptcp);
+        }
+        if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
+            return Err(OpenError::Closing);
+        }
+        if self.subflows.len() >= usize::from(cx.config.subflows_max) {
+            return Err(OpenError::Limit);
+        }
+        if self.subflows.iter().any(|s| s.tuple() == path.tuple) {
+            return Err(OpenError::Exists);
+        }
+        let remote = path.tuple.remote;
+        if self.remote_denies_join && self.addresses.is_initial(remote) {
+            return Err(OpenError::InitialAddressDenied);
+        }
+        if self.addresses.has_failed(remote) {
+            return Err(OpenError::FailedBefore);
+        }
+        let template = template(&path)?;
+        path.remote_id = self
+            .addresses
+            .remote_id_of(remote.ip())
+            .unwrap_or(path.remote_id);
+        let tcp = self.new_tcp(cx, &path, true);
+        let id = self.allocate_id();
+        let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinSyn);
+        subflow.nonce_local = cx.rng.next_u32();
+        self.add_subflow(cx, subflow);
+        Ok(id)
+    }
+
+    /// A MP_JOIN SYN with our token.
+    pub(crate) fn accept_join(
+        &mut self,
+        cx: &mut Cx<'_>,
+        mut path: SubflowPath,
+        syn: &TcpPacket,
+    ) -> Result<SubflowId, JoinReject> {
+        let join = syn.options.mptcp.iter().find_map(|o| match *o {
+            MptcpOption::MpJoinSyn {
+                backup,
+                address_id,
+                token,
+                nonce,
+            } => Some((backup, address_id, token, nonce)),
+            _ => None,
+        });
+        let Some((backup, address_id, token, nonce)) = join else {
+            return Err(JoinReject::Malformed);
+        };
+        cx.counters.inc(Counter::MPJoinSynRx);
+        if backup {
+            cx.counters.inc(Counter::MPJoinSynBackupRx);
+        }
+        let reject = self.join_obstacle(cx, token).or_else(|| {
+            // A repeated SYN reaches its subflow by the flow table, not this way.
+            let taken = self.subflows.iter().any(|s| s.tuple() == path.tuple);
+            taken.then_some(JoinReject::Malformed)
+        });
+        if let Some(reject) = reject {
+            cx.counters.inc(match reject {
+                JoinReject::NotEstablished => Counter::MPJoinNotEstablished,
+                _ => Counter::MPJoinRejected,
+            });
+            return Err(reject);
+        }
+        let Ok(template) = template(&path) else {
+            return Err(JoinReject::Malformed);
+        };
+        path.remote_id = address_id;
+        let tcp = accepted_tcp(cx, &path, syn, true);
+        let id = self.allocate_id();
+        let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);
+        subflow.nonce_local = cx.rng.next_u32();
+        subflow.nonce_remote = nonce;
+        subflow.backup_remote = backup;
+        self.addresses.learned(address_id, subflow.tuple().remote);
+        self.add_subflow(cx, subflow);
+        Ok(id)
+    }
+
+    fn join_obstacle(&self, cx: &Cx<'_>, token: Token) -> Option<JoinReject> {
+        let known = self.local.is_some_and(|k| k.token == token);
+        if !self.is_mptcp() || !known {
+            Some(JoinReject::NotMptcp)
+        } else if self.remote.is_none() || !self.is_established() {
+            // Without the peer's key its HMAC cannot be verified.
+            Some(JoinReject::NotEstablished)
+        } else if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
+            Some(JoinReject::Closing)
+        } else if self.subflows.len() >= usize::from(cx.config.subflows_max) {
+            Some(JoinReject::Limit)
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn own_hmac(&self, i: usize) -> Option<[u8; 32]> {
+        let s = &self.subflows[i];
+        let (local, remote) = (self.local?.key, self.remote?.key);
+        Some(key::join_hmac(local, remote, s.nonce_local, s.nonce_remote))
+    }
+
+    fn peer_hmac(&self, i: usize) -> Option<[u8; 32]> {
+        let s = &self.subflows[i];
+        let (local, remote) = (self.local?.key, self.remote?.key);
+        Some(key::join_hmac(remote, local, s.nonce_remote, s.nonce_local))
+    }
+
+    /// The MP_JOIN that proves our key.
+    pub(crate) fn join_ack(&self, i: usize) -> Option<MptcpOption> {
+        let hmac = key::leftmost160(&self.own_hmac(i)?);
+        Some(MptcpOption::MpJoinAck { hmac })
+    }
+
+    pub(crate) fn on_join_synack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+        let join = packet.options.mptcp.iter().find_map(|o| match *o {
+            MptcpOption::MpJoinSynAck {
+                backup,
+                address_id,
+                hmac,
+                nonce,
+            } => Some((backup, address_id, hmac, nonce)),
+            _ => None,
+        });
+        let Some((backup, address_id, hmac, nonce)) = join else {
+            cx.counters.inc(Counter::MPJoinSynAckNoMPJoin);
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "no MP_JOIN in SYN/ACK",
+            );
+            return false;
+        };
+        cx.counters.inc(Counter::MPJoinSynAckRx);
+        if backup {
+            cx.counters.inc(Counter::MPJoinSynAckBackupRx);
+        }
+        self.subflows[i].nonce_remote = nonce;
+        let genuine = self.peer_hmac(i).is_some_and(|expected| {
+            let expected = key::leftmost64(&expected);
+            key::same(expected.to_be_bytes(), hmac.to_be_bytes())
+        });
+        if !genuine {
+            cx.counters.inc(Counter::MPJoinSynAckHMacFailure);
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "wrong HMAC in SYN/ACK",
+            );
+            return false;
+        }
+        let s = &mut self.subflows[i];
+        s.path.remote_id = address_id;
+        s.backup_remote = backup;
+        s.phase = Phase::PreEstablished;
+        s.join_ack = Some((cx.now + s.tcp.rto(), 0));
+        let remote = s.tuple().remote;
+        self.addresses.learned(address_id, remote);
+        true
+    }
+
+    pub(crate) fn on_join_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
+        if packet.flags.contains(Flags::SYN) || !self.subflows[i].tcp.state().is_synchronized() {
+            return false;
+        }
+        let hmac = packet.options.mptcp.iter().find_map(|o| match o {
+            MptcpOption::MpJoinAck { hmac } => Some(*hmac),
+            _ => None,
+        });
+        let Some(hmac) = hmac else {
+            cx.counters.inc(Counter::MPJoinAckNoMPJoin);
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "no MP_JOIN in third ACK",
+            );
+            return false;
+        };
+        let genuine = self
+            .peer_hmac(i)
+            .is_some_and(|expected| key::same(key::leftmost160(&expected), hmac));
+        if !genuine {
+            cx.counters.inc(Counter::MPJoinAckHMacFailure);
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "wrong HMAC in third ACK",
+            );
+            return false;
+        }
+        cx.counters.inc(Counter::MPJoinAckRx);
+        self.join_established(cx, i);
+        // The peer sends no data before this (RFC 8684 §3.2).
+        self.subflows[i].tcp.ack_now();
+        true
+    }
+
+    pub(crate) fn join_established(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if !self.is_mptcp() {
+            self.kill(
+                i,
+                Some(reset_reason::MPTCP_SPECIFIC),
+                "the connection fell back",
+            );
+            return;
+        }
+        let token = self.id;
+        let s = &mut self.subflows[i];
+        s.phase = Phase::Established;
+        s.was_established = true;
+        let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
+        s.tcp.set_option_room(room);
+        let tuple = s.tuple();
+        cx.actions.events.push(Event::SubflowEstablished {
+            token,
+            subflow: s.id,
+            local: tuple.local,
+            remote: tuple.remote,
+            local_id: s.local_id().0,
+            remote_id: s.remote_id().0,
+            backup: s.backup(),
+        });
+        if self.closing.closes_subflows(&self.reassembly) {
+            self.subflows[i].close();
+        }
+    }
+}

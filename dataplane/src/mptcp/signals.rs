@@ -1,0 +1,345 @@
+//! Segments without payload: handshake, ACKs, FIN, RST, probes and MPTCP's signals.
+//!
+//! Signals travel on pure ACKs of their own, so that data segments keep one header length.
+
+use super::api::{Cx, TxSink};
+use super::options::{self, AckOptions};
+use super::state::{Core, Mode};
+use super::subflow::{Phase, Subflow};
+use crate::buf::Frame;
+use crate::checksum::Sum;
+use crate::counters::Counter;
+use crate::io::Tx;
+use crate::offload::header::TcpHeaderOut;
+use crate::tcp::{Control, State};
+use crate::wire::mptcp::{DssMapping, MptcpOption};
+use crate::wire::tcp::{Flags, SeqNumber};
+use crate::wire::tcp_options::OptionsBuf;
+
+/// Signals beyond the first on one subflow per turn: RFC 8684 §3 asks for no more than two
+/// duplicate ACKs in a row.
+const SIGNALS_PER_TURN: usize = 2;
+/// Until so much was received, every ACK carries a DATA_ACK; then it may give way to SACK
+/// blocks when it says nothing new.
+const DATA_ACK_ALWAYS_BYTES: u64 = 256 << 10;
+
+impl Core {
+    /// Established subflows, those in good order first.
+    pub(crate) fn signal_subflows(&self) -> impl Iterator<Item = usize> + '_ {
+        let pick = |healthy: bool| {
+            self.subflows
+                .iter()
+                .enumerate()
+                .filter(move |(_, s)| s.is_established() && s.impaired() != healthy)
+                .map(|(i, _)| i)
+        };
+        pick(true).chain(pick(false))
+    }
+
+    pub(crate) fn best_signal_subflow(&self) -> Option<usize> {
+        self.signal_subflows().next()
+    }
+
+    /// A different subflow for each `n`, as far as there are any in good order.
+    pub(crate) fn nth_signal_subflow(&self, n: usize) -> Option<usize> {
+        let healthy = |i: &usize| !self.subflows[*i].impaired();
+        let count = match self.signal_subflows().filter(healthy).count() {
+            0 => self.signal_subflows().count(),
+            healthy => healthy,
+        };
+        self.signal_subflows().nth(n % count.max(1))
+    }
+
+    /// SYN, FIN, RST, probes; with `acks`, everything else without payload, too.
+    pub(crate) fn send_controls<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        acks: bool,
+    ) -> bool {
+        let mut full = false;
+        for i in 0..self.subflows.len() {
+            if !self.subflows[i].port_down {
+                full |= self.send_subflow_controls(cx, sink, i, acks);
+            }
+        }
+        full
+    }
+
+    fn send_subflow_controls<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        acks: bool,
+    ) -> bool {
+        let port = self.subflows[i].path.port;
+        let mut signals_left = SIGNALS_PER_TURN;
+        let mut spare = None;
+        loop {
+            if sink.room(port) == 0 {
+                cx.counters.inc(Counter::TxRingFull);
+                return true;
+            }
+            let Some(frame) = spare.take().or_else(|| sink.alloc(port)) else {
+                cx.counters.inc(Counter::TxNoFrame);
+                return true;
+            };
+            let s = &mut self.subflows[i];
+            let control = if acks {
+                s.tcp.next_control(cx.now)
+            } else {
+                s.tcp.next_control_but_ack(cx.now)
+            };
+            let una = s.tcp.snd_una();
+            let nxt = s.tcp.snd_nxt();
+            let synchronized = s.tcp.state().is_synchronized();
+            let sent = match control {
+                Some(Control::Syn { attempt, .. } | Control::SynAck { attempt, .. }) => {
+                    self.send_syn(cx, sink, i, frame, attempt)
+                }
+                Some(Control::Rst { seq, ack, .. }) => {
+                    self.send_reset(cx, sink, i, frame, seq, ack)
+                }
+                Some(Control::Fin { seq }) => {
+                    let fail = self.next_fail(i);
+                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, fail)
+                }
+                Some(Control::Probe { seq }) => {
+                    self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)
+                }
+                Some(Control::Ack { seq }) => {
+                    // The keys before anything else: they decide what the peer does.
+                    let what = if self.owes_keys(i) {
+                        self.next_signal(cx, i)
+                    } else {
+                        self.take_data_fin_mapping(i)
+                            .or_else(|| self.next_signal(cx, i))
+                    };
+                    self.send_empty(cx, sink, i, frame, seq, Flags::ACK, what)
+                }
+                None => {
+                    s.rst_unsent = false;
+                    if !acks || !synchronized || s.death.is_some() {
+                        return false;
+                    }
+                    if std::mem::take(&mut s.probe_due) {
+                        self.send_empty(cx, sink, i, frame, una - 1, Flags::ACK, None)
+                    } else if let Some(fin) = self.take_data_fin_mapping(i) {
+                        self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, Some(fin))
+                    } else if self.subflows[i].signals.is_empty() {
+                        return false;
+                    } else if signals_left == 0 {
+                        return true;
+                    } else {
+                        signals_left -= 1;
+                        let signal = self.next_signal(cx, i);
+                        self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, signal)
+                    }
+                }
+            };
+            match sent {
+                Tx::Queued => {}
+                Tx::Full => {
+                    cx.counters.inc(Counter::TxRingFull);
+                    return true;
+                }
+                Tx::NoCarrier => {
+                    cx.counters.inc(Counter::TxNoCarrier);
+                    self.on_port(cx, port, true);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn send_syn<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        attempt: u8,
+    ) -> Tx {
+        let option = self.syn_option(cx, i, attempt);
+        let s = &mut self.subflows[i];
+        let fields = s.tcp.syn_fields(cx.now);
+        let options = options::syn(&fields, option.as_ref());
+        let mut flags = Flags::SYN;
+        if fields.ack.is_some() {
+            flags |= Flags::ACK;
+        }
+        let header = TcpHeaderOut {
+            seq: s.tcp.iss(),
+            ack: fields.ack.unwrap_or_default(),
+            flags,
+            window: fields.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &options);
+        sink.send(s.path.port, &frame)
+    }
+
+    fn send_reset<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        seq: SeqNumber,
+        ack: Option<SeqNumber>,
+    ) -> Tx {
+        let fastclose = self.remote.map(|k| MptcpOption::FastClose {
+            receiver_key: k.key,
+        });
+        let s = &mut self.subflows[i];
+        s.rst_unsent = false;
+        let mut options = OptionsBuf::new();
+        // 4 + 12 + 12 bytes: everything fits.
+        if s.reset_fastclose
+            && let Some(option) = fastclose
+        {
+            let _ = options.mptcp(&option);
+        }
+        if let Some(dsn) = s.reset_fail {
+            let _ = options.mptcp(&MptcpOption::MpFail { dsn });
+        }
+        if let Some(reason) = s.reset_reason {
+            let _ = options.mptcp(&MptcpOption::TcpRst { flags: 0, reason });
+            cx.counters.inc(Counter::MPRstTx);
+        }
+        let mut flags = Flags::RST;
+        if ack.is_some() {
+            flags |= Flags::ACK;
+        }
+        let header = TcpHeaderOut {
+            seq,
+            ack: ack.unwrap_or_default(),
+            flags,
+            window: 0,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &options);
+        sink.send(s.path.port, &frame)
+    }
+
+    /// The DSS of a DATA_FIN without data, if one is due on subflow `i`.
+    fn take_data_fin_mapping(&mut self, i: usize) -> Option<MptcpOption> {
+        if !std::mem::take(&mut self.subflows[i].data_fin_due) || self.mode == Mode::Tcp {
+            return None;
+        }
+        let fin = self.closing.fin().filter(|_| self.closing.fin_unacked())?;
+        let map = self.mapping(fin, 0, 0, true, Sum::ZERO);
+        let mapping = DssMapping {
+            dsn: self.snd_space.dsn(map.dsn).0,
+            wide: true,
+            ssn: 0,
+            len: 1,
+            checksum: self.checksum.then_some(map.csum),
+        };
+        let ack = self.data_ack().map(|a| self.rcv_space.dsn(a).0);
+        Some(options::dss(ack, Some(mapping), true))
+    }
+
+    /// The client's ACKs carry MP_CAPABLE until it sends data (which then does) or hears
+    /// that the server has it.
+    fn owes_keys(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        let data_sent = s.tcp.snd_nxt() != s.tcp.iss() + 1;
+        self.is_mptcp()
+            && !self.server
+            && s.initial
+            && s.phase == Phase::Established
+            && !self.fully_established
+            && !data_sent
+    }
+
+    /// The option that an ACK of subflow `i` is to carry besides the DATA_ACK.
+    fn next_signal(&mut self, cx: &Cx<'_>, i: usize) -> Option<MptcpOption> {
+        let s = &self.subflows[i];
+        if s.phase == Phase::PreEstablished {
+            return self.join_ack(i);
+        }
+        if s.phase != Phase::Established {
+            return None;
+        }
+        if self.owes_keys(i) {
+            return self.capable_ack(cx.config, None);
+        }
+        self.next_fail(i)
+            .or_else(|| self.subflows[i].signals.pop_front())
+    }
+
+    /// A segment without payload.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a field of the segment; a struct would only rename them"
+    )]
+    fn send_empty<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        mut frame: Frame,
+        seq: SeqNumber,
+        flags: Flags,
+        signal: Option<MptcpOption>,
+    ) -> Tx {
+        let ack = self.data_ack().filter(|_| {
+            // Before that the peer expects its handshake, not a DSS.
+            self.subflows[i].phase == Phase::Established
+        });
+        let plentiful = self.reassembly.nxt() > DATA_ACK_ALWAYS_BYTES;
+        let s = &mut self.subflows[i];
+        let fields = s.tcp.header(cx.now);
+        let sack = s.tcp.sack_blocks(3);
+        let is_dss = matches!(signal, Some(MptcpOption::Dss(_)));
+        // A DATA_ACK that says nothing new gives way to SACK blocks.
+        let stale_ack = ack == Some(s.data_ack_sent) && plentiful && !sack.is_empty();
+        let dss = ack
+            .filter(|_| !is_dss && !stale_ack)
+            .map(|a| options::dss(Some(self.rcv_space.dsn(a).0), None, false));
+        let layout = AckOptions {
+            timestamps: fields.timestamps,
+            signal,
+            dss,
+            sack: &sack,
+        }
+        .build();
+        debug_assert!(layout.signal_fits, "a signal does not fit into an ACK");
+        if layout.dss_fits
+            && let Some(ack) = ack
+            && dss.is_some()
+        {
+            s.data_ack_sent = ack;
+        }
+        let header = TcpHeaderOut {
+            seq,
+            ack: fields.ack,
+            flags,
+            window: fields.window,
+            urgent: 0,
+            ecn: 0,
+        };
+        emit(s, &mut frame, &header, &layout.options);
+        let tx = sink.send(s.path.port, &frame);
+        if tx == Tx::Queued {
+            s.tcp.ack_sent(cx.now);
+            s.totals.acks_sent += 1;
+        }
+        tx
+    }
+}
+
+/// Writes a segment without payload.
+fn emit(s: &Subflow, frame: &mut Frame, header: &TcpHeaderOut, options: &OptionsBuf) {
+    debug_assert!(s.tcp.state() != State::SynSent || header.flags.contains(Flags::SYN));
+    let Some(out) = frame.buffer_mut() else {
+        debug_assert!(false, "a fresh frame is in flight");
+        return;
+    };
+    let len = s.template.emit(out, header, options, 0, Sum::ZERO);
+    frame.set_len(len);
+}

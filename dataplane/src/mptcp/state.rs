@@ -1,0 +1,422 @@
+//! The state of a connection, without its application: what every other file of this module
+//! works on. Compiles once, whatever applications there are.
+
+use std::collections::VecDeque;
+
+use super::addresses::Addresses;
+use super::api::{CloseReason, Cx, FlowChange, SubflowId};
+use super::close::Closing;
+use super::dsn::DataSpace;
+use super::event::Event;
+use super::info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
+use super::key::KeyMaterial;
+use super::reassembly::Reassembly;
+use super::recv::RecvStream;
+use super::reinject::ReinjectQueue;
+use super::schedulers::Scheduler;
+use super::sendqueue::SendQueue;
+use super::subflow::{Death, Subflow};
+use crate::counters::Counter;
+use crate::time::{Duration, Instant};
+use crate::wire::types::FourTuple;
+
+/// Closed subflows that `info` still lists.
+const CLOSED_LISTED_MAX: usize = 16;
+
+/// What the connection is.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// MPTCP, or about to be.
+    Mptcp,
+    /// Plain TCP, from the start or by fallback. Never left again.
+    Tcp,
+}
+
+/// Everything about a connection but its application.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) mode: Mode,
+    /// The peer opened it.
+    pub(crate) server: bool,
+    /// Number in events: the own token, or a random number for plain TCP.
+    pub(crate) id: u32,
+    pub(crate) local: Option<KeyMaterial>,
+    pub(crate) remote: Option<KeyMaterial>,
+    /// Both sides are known to have both keys.
+    pub(crate) fully_established: bool,
+    /// DSS checksums are in use.
+    pub(crate) checksum: bool,
+    /// The peer set flag C.
+    pub(crate) remote_denies_join: bool,
+    /// Why it fell back.
+    pub(crate) fallback: Option<Counter>,
+    /// Data beyond the fallback needs an infinite mapping to be announced.
+    pub(crate) infinite_map_due: bool,
+    /// DATA_ACKs are sent.
+    pub(crate) send_data_acks: bool,
+    /// More than one subflow has carried data: falling back is no longer possible.
+    pub(crate) was_multipath: bool,
+    /// Send-side stream offsets to DSNs.
+    pub(crate) snd_space: DataSpace,
+    /// Receive-side stream offsets to DSNs.
+    pub(crate) rcv_space: DataSpace,
+    pub(crate) subflows: Vec<Subflow>,
+    next_subflow: u16,
+    pub(crate) addresses: Addresses,
+    pub(crate) scheduler: Scheduler,
+
+    // --- send side ---
+    pub(crate) send: SendQueue,
+    pub(crate) reinject: ReinjectQueue,
+    /// Right edge of the peer's window, as a stream offset.
+    pub(crate) snd_edge: u64,
+    /// Everything below was sent at least once.
+    pub(crate) sent_max: u64,
+    /// New data waits for the peer's window with nothing outstanding.
+    pub(crate) blocked: bool,
+    /// Connection-level retransmission or probe.
+    pub(crate) data_rto: Option<Instant>,
+    pub(crate) data_rto_backoff: u32,
+    /// Holes up to here are resent without waiting for another timeout.
+    pub(crate) recover: u64,
+    /// Head-of-line data below this was already sent on a second subflow.
+    pub(crate) opportunistic: u64,
+
+    // --- receive side ---
+    pub(crate) reassembly: Reassembly,
+    pub(crate) rx: RecvStream,
+    /// The application has not seen the newest bytes.
+    pub(crate) rx_news: bool,
+
+    pub(crate) closing: Closing,
+    created_at: Instant,
+    pub(crate) subflowless_since: Option<Instant>,
+    pub(crate) subflowless_timeout: Duration,
+    pub(crate) established: bool,
+    pub(crate) established_news: bool,
+    pub(crate) over: Option<CloseReason>,
+    pub(crate) over_news: bool,
+    closed: VecDeque<ClosedSubflowInfo>,
+    closed_totals: Totals,
+}
+
+impl Core {
+    pub(crate) fn new(cx: &Cx<'_>, server: bool, local: Option<KeyMaterial>, id: u32) -> Self {
+        Self {
+            mode: if local.is_some() {
+                Mode::Mptcp
+            } else {
+                Mode::Tcp
+            },
+            server,
+            id,
+            snd_space: local.map_or_else(DataSpace::default, |k| DataSpace::new(k.idsn)),
+            local,
+            remote: None,
+            fully_established: false,
+            checksum: false,
+            remote_denies_join: false,
+            fallback: None,
+            infinite_map_due: false,
+            send_data_acks: true,
+            was_multipath: false,
+            rcv_space: DataSpace::default(),
+            subflows: Vec::with_capacity(2),
+            next_subflow: 0,
+            addresses: Addresses::default(),
+            scheduler: Scheduler::new(cx.config.scheduler),
+            send: SendQueue::default(),
+            reinject: ReinjectQueue::default(),
+            snd_edge: 0,
+            sent_max: 0,
+            blocked: false,
+            data_rto: None,
+            data_rto_backoff: 0,
+            recover: 0,
+            opportunistic: 0,
+            reassembly: Reassembly::default(),
+            rx: RecvStream::default(),
+            rx_news: false,
+            closing: Closing::default(),
+            created_at: cx.now,
+            subflowless_since: None,
+            subflowless_timeout: cx.config.subflowless_timeout,
+            established: false,
+            established_news: false,
+            over: None,
+            over_news: false,
+            closed: VecDeque::new(),
+            closed_totals: Totals::default(),
+        }
+    }
+
+    pub(crate) fn index_of(&self, id: SubflowId) -> Option<usize> {
+        self.subflows.iter().position(|s| s.id == id)
+    }
+
+    pub(crate) fn allocate_id(&mut self) -> SubflowId {
+        let id = SubflowId(self.next_subflow);
+        self.next_subflow = self.next_subflow.wrapping_add(1);
+        id
+    }
+
+    /// Adds a subflow and its flow.
+    pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
+        let change = FlowChange::Add(subflow.tuple(), subflow.id);
+        cx.actions.flows.push(change);
+        self.subflowless_since = None;
+        self.subflows.push(subflow);
+        self.subflows.len() - 1
+    }
+
+    pub(crate) fn is_mptcp(&self) -> bool {
+        self.mode == Mode::Mptcp
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    pub(crate) fn is_established(&self) -> bool {
+        self.established
+    }
+
+    /// The handshake of the initial subflow is complete.
+    pub(crate) fn establish(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if self.established || self.over.is_some() {
+            return;
+        }
+        self.established = true;
+        self.established_news = true;
+        let mptcp = self.is_mptcp();
+        let s = &mut self.subflows[i];
+        if !mptcp {
+            s.dss_room = 0;
+        }
+        s.was_established = true;
+        let tuple = s.tuple();
+        let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
+        s.tcp.set_option_room(room);
+        cx.actions.events.push(Event::Established {
+            token: self.id,
+            local: tuple.local,
+            remote: tuple.remote,
+            server: self.server,
+            mptcp,
+            checksum: self.checksum,
+            deny_join_initial: self.remote_denies_join,
+        });
+        self.offer_window(cx);
+    }
+
+    /// The window at connection level: room for in-order bytes, in bytes and frames.
+    fn free_space(&self, cx: &Cx<'_>) -> u64 {
+        let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
+        let frames = self.rx.pinned_frames() + self.reassembly.frames() + held;
+        let frames_left = u64::from(cx.config.recv_buffer_frames).saturating_sub(frames as u64);
+        let bytes_left =
+            u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
+        // Anything shorter than the copybreak does not keep its frame.
+        bytes_left.min(frames_left * 512)
+    }
+
+    /// Tells every subflow how much may come.
+    pub(crate) fn offer_window(&mut self, cx: &mut Cx<'_>) {
+        let free = self.free_space(cx);
+        // A subflow's edge never moves left, so what was offered on one subflow before
+        // data arrived on another is still offered: accept up to twice the buffer, then
+        // drop without DATA_ACK.
+        self.reassembly
+            .offer(free + u64::from(cx.config.recv_buffer_bytes));
+        let window = u32::try_from(free).unwrap_or(u32::MAX);
+        for s in &mut self.subflows {
+            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
+            s.tcp.set_receive_window(window.saturating_sub(held));
+        }
+    }
+
+    /// Ends a subflow by RST; what it had outstanding goes elsewhere.
+    pub(crate) fn kill(&mut self, i: usize, reason: Option<u8>, error: &'static str) {
+        self.subflows[i].reset(reason, error);
+        self.salvage(i);
+    }
+
+    /// A subflow's TCP is closed: nothing more leaves.
+    pub(crate) fn bury(&mut self, i: usize, reason: Option<u8>, error: &'static str) {
+        let s = &mut self.subflows[i];
+        if s.death.is_none() {
+            s.death = Some(Death {
+                error,
+                reset_reason: reason,
+            });
+        }
+        self.salvage(i);
+    }
+
+    /// Moves what a dead subflow had outstanding to the reinjection queue.
+    fn salvage(&mut self, i: usize) {
+        let (send, reinject) = (&mut self.send, &mut self.reinject);
+        let s = &mut self.subflows[i];
+        let una = send.una();
+        s.drop_sent(send, |start, end| {
+            if end > una {
+                reinject.add(start.max(una)..end, None);
+            }
+        });
+        reinject.forget(s.id);
+        s.signals.clear();
+    }
+
+    /// The connection is over. Subflows that are left are reset.
+    pub(crate) fn finish(&mut self, reason: CloseReason) {
+        if self.over.is_some() {
+            return;
+        }
+        self.over = Some(reason);
+        self.over_news = true;
+        for i in 0..self.subflows.len() {
+            self.kill(i, None, "connection closed");
+        }
+        self.send.clear();
+        self.reinject.clear();
+        self.reassembly.clear();
+        if reason != CloseReason::Finished {
+            self.rx.clear();
+        }
+        self.data_rto = None;
+    }
+
+    /// Removes subflows that are dead and have said so, or whose TCP is closed.
+    pub(crate) fn sweep(&mut self, cx: &mut Cx<'_>) {
+        let mut i = 0;
+        while i < self.subflows.len() {
+            if !self.subflows[i].is_gone(cx.now) {
+                i += 1;
+                continue;
+            }
+            if self.subflows[i].death.is_none() {
+                self.bury(i, None, "closed");
+            }
+            let mut s = self.subflows.remove(i);
+            s.tcp.flush_counters(cx.counters);
+            let tuple = s.tuple();
+            cx.actions
+                .flows
+                .push(FlowChange::Remove(tuple, s.tcp.time_wait()));
+            self.report_closed(cx, &s, tuple);
+            self.subflow_is_gone(cx, &s);
+        }
+    }
+
+    fn report_closed(&mut self, cx: &mut Cx<'_>, s: &Subflow, tuple: FourTuple) {
+        let (error, reset_reason) = s
+            .death
+            .map_or(("closed", None), |d| (d.error, d.reset_reason));
+        self.closed_totals.merge(&s.totals);
+        if self.closed.len() == CLOSED_LISTED_MAX {
+            self.closed.pop_front();
+        }
+        self.closed.push_back(ClosedSubflowInfo {
+            id: s.id,
+            local: tuple.local,
+            remote: tuple.remote,
+            error: error.to_owned(),
+            totals: s.totals,
+        });
+        cx.actions.events.push(Event::SubflowClosed {
+            token: self.id,
+            subflow: s.id,
+            local: tuple.local,
+            remote: tuple.remote,
+            local_id: s.local_id().0,
+            remote_id: s.remote_id().0,
+            established: s.was_established,
+            error: error.to_owned(),
+            reset_reason,
+        });
+    }
+
+    /// What the loss of a subflow means for the connection.
+    fn subflow_is_gone(&mut self, cx: &mut Cx<'_>, s: &Subflow) {
+        if self.over.is_some() {
+            return;
+        }
+        if !s.initial && !s.was_established {
+            self.addresses
+                .join_failed(s.tuple().remote, s.death.and_then(|d| d.reset_reason));
+        }
+        if !self.subflows.is_empty() {
+            return;
+        }
+        if self.closing.is_finished(&self.reassembly) {
+            return self.finish(CloseReason::Finished);
+        }
+        if self.mode == Mode::Tcp || !self.established {
+            let refused = s.death.is_some_and(|d| d.error == "refused");
+            let timeout = s.death.is_some_and(|d| d.error == "timed out");
+            return self.finish(match (refused, timeout) {
+                (true, _) => CloseReason::Refused,
+                (_, true) => CloseReason::Timeout,
+                _ => CloseReason::PeerAbort,
+            });
+        }
+        self.subflowless_since = Some(cx.now);
+    }
+
+    pub(crate) fn state_name(&self) -> String {
+        match (self.mode, self.over, self.subflows.first()) {
+            (_, Some(_), _) => "CLOSED".to_owned(),
+            (Mode::Tcp, _, Some(s)) => s.tcp.state().to_string(),
+            _ if !self.established => "M_CONNECTING".to_owned(),
+            _ => self.closing.state_name(&self.reassembly).to_owned(),
+        }
+    }
+
+    pub(crate) fn info(&self, now: Instant) -> ConnInfo {
+        let subflows: Vec<SubflowInfo> = self
+            .subflows
+            .iter()
+            .map(|s| SubflowInfo {
+                id: s.id,
+                local: s.tuple().local,
+                remote: s.tuple().remote,
+                local_id: s.local_id().0,
+                remote_id: s.remote_id().0,
+                port: s.path.port.0,
+                state: s.phase.name().to_owned(),
+                backup_local: s.backup_local,
+                backup_remote: s.backup_remote,
+                stale: s.stale,
+                totals: s.totals,
+                tcp: s.tcp.info(),
+            })
+            .collect();
+        let mut totals = self.closed_totals;
+        for s in &self.subflows {
+            totals.merge(&s.totals);
+        }
+        let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
+        ConnInfo {
+            token: self.id,
+            remote_token: self.remote.map(|k| k.token.0),
+            state: self.state_name(),
+            mptcp: self.is_mptcp(),
+            fallback: self.fallback.map(|c| c.as_str().to_owned()),
+            server: self.server,
+            checksum: self.checksum,
+            fully_established: self.fully_established,
+            bytes_taken: self.send.nxt(),
+            bytes_acked: self.send.una(),
+            bytes_delivered: self.rx.delivered(),
+            send_queue_bytes: self.send.bytes(),
+            recv_queue_bytes: self.rx.len() as u64,
+            out_of_order_bytes: self.reassembly.bytes() as u64,
+            send_queue_frames: self.send.frames() as u64,
+            recv_queue_frames: (self.rx.pinned_frames() + self.reassembly.frames() + held) as u64,
+            age_ms: u64::try_from((now - self.created_at).as_millis()).unwrap_or(u64::MAX),
+            totals,
+            subflows,
+            closed_subflows: self.closed.iter().cloned().collect(),
+        }
+    }
+}
