@@ -64,8 +64,6 @@ pub struct MptcpConfig {
     pub close_timeout: Duration,
     /// First retransmission of an ADD_ADDR without echo.
     pub add_addr_timeout: Duration,
-    /// How long one side of a finished half-close may stay silent; zero is for ever.
-    pub half_close_timeout: Duration,
 }
 
 impl Default for MptcpConfig {
@@ -76,7 +74,7 @@ impl Default for MptcpConfig {
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),
             recv_buffer_bytes: 4 << 20,
-            recv_buffer_frames: 4096,
+            recv_buffer_frames: 8192,
             send_buffer_bytes: 4 << 20,
             subflows_max: 8,
             remote_addresses_max: 8,
@@ -87,7 +85,6 @@ impl Default for MptcpConfig {
             // Linux retransmits after 2 minutes by default; a lost ADD_ADDR should not
             // cost a short connection its second path.
             add_addr_timeout: Duration::from_secs(1),
-            half_close_timeout: Duration::ZERO,
         }
     }
 }

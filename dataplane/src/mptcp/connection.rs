@@ -271,10 +271,10 @@ impl<A: Application> Connection<A> {
                 core.end_sending();
             }
             if state != SendState::Ready {
-                core.set_data_waiting(false);
+                core.set_data_waiting(cx.now, false);
                 return full;
             }
-            core.set_data_waiting(true);
+            core.set_data_waiting(cx.now, true);
             let Some(mut plan) = core.plan_burst(cx, sink, &mut full) else {
                 return full;
             };

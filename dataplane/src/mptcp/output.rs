@@ -11,6 +11,7 @@ use crate::counters::Counter;
 use crate::io::{PortId, Tx};
 use crate::offload::header::TcpHeaderOut;
 use crate::tcp::MapRef;
+use crate::time::Instant;
 use crate::wire::mptcp::{DssMapping, MptcpOption, dss_checksum};
 use crate::wire::tcp::{Flags, SeqNumber};
 
@@ -95,12 +96,12 @@ impl Core {
     }
 
     /// Tells TCP whether a closed window is worth probing.
-    pub(crate) fn set_data_waiting(&mut self, waiting: bool) {
+    pub(crate) fn set_data_waiting(&mut self, now: Instant, waiting: bool) {
         self.blocked &= waiting;
         let reinjections = !self.reinject.is_empty();
         for s in &mut self.subflows {
             s.tcp
-                .set_data_waiting(waiting || reinjections || s.burst.is_some());
+                .set_data_waiting(now, waiting || reinjections || s.burst.is_some());
         }
     }
 
