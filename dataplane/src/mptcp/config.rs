@@ -50,6 +50,8 @@ pub struct MptcpConfig {
     pub recv_buffer_frames: u32,
     /// Unacknowledged bytes the send queue may own.
     pub send_buffer_bytes: u32,
+    /// Frames the send queue may hold.
+    pub send_buffer_frames: u32,
     /// Subflows of one connection, both directions together.
     pub subflows_max: u8,
     /// Addresses accepted from the peer.
@@ -76,6 +78,7 @@ impl Default for MptcpConfig {
             recv_buffer_bytes: 4 << 20,
             recv_buffer_frames: 8192,
             send_buffer_bytes: 4 << 20,
+            send_buffer_frames: 8192,
             subflows_max: 8,
             remote_addresses_max: 8,
             deny_join_initial: false,

@@ -365,7 +365,8 @@ impl Core {
         if self.closing.is_finished(&self.reassembly) {
             return self.finish(CloseReason::Finished);
         }
-        if self.mode == Mode::Tcp || !self.established {
+        // Nobody can join before both sides are known to have both keys.
+        if self.mode == Mode::Tcp || !self.fully_established {
             let refused = s.death.is_some_and(|d| d.error == "refused");
             let timeout = s.death.is_some_and(|d| d.error == "timed out");
             return self.finish(match (refused, timeout) {
