@@ -146,8 +146,6 @@ pub enum CloseReason {
     Subflowless,
     /// A local close did not finish in time.
     CloseTimeout,
-    /// The peer broke the protocol in a way that left nothing to fall back to.
-    Protocol,
 }
 
 impl fmt::Display for CloseReason {
@@ -160,7 +158,6 @@ impl fmt::Display for CloseReason {
             CloseReason::Refused => "refused",
             CloseReason::Subflowless => "no subflow left",
             CloseReason::CloseTimeout => "close timed out",
-            CloseReason::Protocol => "protocol error",
         })
     }
 }

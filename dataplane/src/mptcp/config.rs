@@ -50,6 +50,8 @@ pub struct MptcpConfig {
     pub recv_buffer_frames: u32,
     /// Unacknowledged bytes the send queue may own.
     pub send_buffer_bytes: u32,
+    /// Frames the send queue may hold.
+    pub send_buffer_frames: u32,
     /// Subflows of one connection, both directions together.
     pub subflows_max: u8,
     /// Addresses accepted from the peer.
@@ -64,8 +66,6 @@ pub struct MptcpConfig {
     pub close_timeout: Duration,
     /// First retransmission of an ADD_ADDR without echo.
     pub add_addr_timeout: Duration,
-    /// How long one side of a finished half-close may stay silent; zero is for ever.
-    pub half_close_timeout: Duration,
 }
 
 impl Default for MptcpConfig {
@@ -76,8 +76,9 @@ impl Default for MptcpConfig {
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),
             recv_buffer_bytes: 4 << 20,
-            recv_buffer_frames: 4096,
+            recv_buffer_frames: 8192,
             send_buffer_bytes: 4 << 20,
+            send_buffer_frames: 8192,
             subflows_max: 8,
             remote_addresses_max: 8,
             deny_join_initial: false,
@@ -87,7 +88,6 @@ impl Default for MptcpConfig {
             // Linux retransmits after 2 minutes by default; a lost ADD_ADDR should not
             // cost a short connection its second path.
             add_addr_timeout: Duration::from_secs(1),
-            half_close_timeout: Duration::ZERO,
         }
     }
 }

@@ -22,7 +22,8 @@ pub enum Event {
         /// The peer opened it.
         server: bool,
     },
-    /// A connection can carry data.
+    /// It is known what the connection is: MPTCP, ready for more subflows (fully
+    /// established, RFC 8684 §3.1), or plain TCP. Data may have flowed before.
     Established {
         /// Connection.
         token: u32,

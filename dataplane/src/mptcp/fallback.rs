@@ -78,6 +78,7 @@ impl Core {
         // Behind a mapping already declared the rest of its burst keeps it.
         let acked = s.acked_to;
         self.acknowledge_stream(cx, acked);
+        self.report_established(cx, i);
         cx.actions.events.push(Event::FellBack {
             token: self.id,
             reason: reason.as_str().to_owned(),

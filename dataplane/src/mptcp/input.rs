@@ -197,7 +197,7 @@ impl Core {
                     hmac,
                     ..
                 } if self.is_mptcp() => {
-                    self.confirm(i);
+                    self.confirm(cx, i);
                     self.on_add_addr(cx, i, address_id, addr, port, hmac);
                 }
                 MptcpOption::RemoveAddr { ids } if self.is_mptcp() => self.on_remove_addr(cx, ids),
@@ -214,9 +214,11 @@ impl Core {
     }
 
     /// The peer has both keys for sure.
-    fn confirm(&mut self, i: usize) {
-        self.fully_established = true;
+    fn confirm(&mut self, cx: &mut Cx<'_>, i: usize) {
         self.subflows[i].dss_seen = true;
+        if self.is_mptcp() && !std::mem::replace(&mut self.fully_established, true) {
+            self.report_established(cx, i);
+        }
     }
 
     /// MP_CAPABLE with data: the mapping of the first bytes (RFC 8684 §3.1).
@@ -244,7 +246,7 @@ impl Core {
     }
 
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
-        self.confirm(i);
+        self.confirm(cx, i);
         if let Some(ack) = dss.data_ack {
             self.on_data_ack(cx, i, ack);
         }
@@ -388,6 +390,7 @@ impl Core {
         loop {
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
+                    self.was_multipath |= !self.subflows[i].initial;
                     let end = off + chain.len() as u64;
                     self.rx_news |= self
                         .reassembly

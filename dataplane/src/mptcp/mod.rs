@@ -23,6 +23,17 @@
 //! Each call may push [`FlowChange`]s and [`Event`]s; the engine drains them afterwards.
 //! A finished connection has removed all its flows.
 //!
+//! Where to look:
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `connection`, `state` | the generic shell; everything else about a connection |
+//! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
+//! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
+//! | `output`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
+//! | `signals`, `options` | segments without payload, option areas |
+//! | `addresses`, `close`, `fallback`, `timers` | what their names say |
+//!
 //! Invariants:
 //! - The send queue owns payload by data sequence number; subflows hold ranges. Payload
 //!   lives until it is DATA_ACKed *and* no live subflow may have to resend it.

@@ -116,7 +116,9 @@ impl Core {
     ) -> Option<Plan> {
         let window = self.snd_edge.saturating_sub(self.send.nxt());
         let queue = u64::from(cx.config.send_buffer_bytes).saturating_sub(self.send.bytes());
-        let room = window.min(queue);
+        let held = u32::try_from(self.send.frames()).unwrap_or(u32::MAX);
+        let frames = cx.config.send_buffer_frames.saturating_sub(held);
+        let room = if frames == 0 { 0 } else { window.min(queue) };
         self.blocked = window == 0 && self.send.unacked() == 0;
         if room == 0 {
             self.help_head_of_line(cx);
@@ -129,13 +131,22 @@ impl Core {
         if room < mss && self.send.unacked() > 0 {
             return None;
         }
+        // The keys travel on the first segment alone: other stacks know them no other way.
+        let frames = if self.carries_keys(s, s.ssn(s.tcp.snd_nxt())) {
+            1
+        } else {
+            frames
+        };
         Some(Plan {
             i: candidate.index,
             port: s.path.port,
             header_len: s.data_header_len(),
             mss: usize::try_from(mss).unwrap_or(usize::MAX),
             bytes: room.min(u64::from(candidate.budget)).min(BURST_BYTES_MAX),
-            frames: sink.room(s.path.port).saturating_sub(ROOM_FOR_ACKS),
+            frames: sink
+                .room(s.path.port)
+                .saturating_sub(ROOM_FOR_ACKS)
+                .min(frames),
             off: self.send.nxt(),
             len: 0,
             sum: Sum::ZERO,
@@ -167,9 +178,17 @@ impl Core {
                 debug_assert!(false, "a fresh frame has no room for a segment");
                 break;
             };
-            let (n, sum) = fill(&mut self.rx, out);
-            debug_assert!(n <= want, "the application filled more than there is room");
-            let n = n.min(want);
+            // An application that gives little at a time fills a frame in several calls.
+            let (mut n, mut sum) = (0, Sum::ZERO);
+            while n < want {
+                let (more, part) = fill(&mut self.rx, &mut out[n..]);
+                debug_assert!(more <= want - n, "filled more than there is room");
+                if more == 0 {
+                    break;
+                }
+                sum = sum.combine(part, n % 2 == 1);
+                n = (n + more).min(want);
+            }
             if n == 0 {
                 break;
             }
@@ -192,7 +211,7 @@ impl Core {
         let end = plan.off + plan.len;
         let s = &self.subflows[plan.i];
         let ssn = s.ssn(s.tcp.snd_nxt());
-        let first = !self.server && !self.fully_established && ssn == 1;
+        let first = self.carries_keys(s, ssn);
         let map = match self.mode {
             Mode::Tcp if self.infinite_map_due => {
                 self.infinite_map_due = false;
@@ -525,6 +544,12 @@ impl Core {
         (speaks && self.send_data_acks).then(|| self.reassembly.ack())
     }
 
+    /// Whether data at `ssn` goes out with MP_CAPABLE instead of a DSS (RFC 8684 §3.1): the
+    /// client's first, until the server is known to have the keys.
+    fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
+        !self.server && s.initial && ssn == 1 && !self.fully_established && self.is_mptcp()
+    }
+
     /// The MPTCP option of a data segment under `map`, and the DATA_ACK in it.
     fn data_option(
         &self,
@@ -537,8 +562,7 @@ impl Core {
         if map == MapRef::default() {
             return (wire_ack.map(|a| options::dss(Some(a), None, false)), ack);
         }
-        let initial = self.subflows[i].initial;
-        if !self.server && initial && !self.fully_established && map.ssn == 1 && map.len > 0 {
+        if map.len > 0 && self.carries_keys(&self.subflows[i], map.ssn) {
             return (self.capable_ack(cx.config, Some((map.len, map.csum))), None);
         }
         if map.len == 0 {

@@ -66,6 +66,14 @@ impl Core {
         full
     }
 
+    /// Whether it is worth asking TCP, which needs a frame at hand.
+    fn has_controls(&self, cx: &Cx<'_>, i: usize, acks: bool) -> bool {
+        let s = &self.subflows[i];
+        let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
+        let empty = s.signals.is_empty() && !s.data_fin_due && !s.probe_due;
+        due || s.closing || s.rst_unsent || (acks && (s.tcp.is_ack_due(cx.now) || !empty))
+    }
+
     fn send_subflow_controls<S: TxSink>(
         &mut self,
         cx: &mut Cx<'_>,
@@ -73,6 +81,9 @@ impl Core {
         i: usize,
         acks: bool,
     ) -> bool {
+        if !self.has_controls(cx, i, acks) {
+            return false;
+        }
         let port = self.subflows[i].path.port;
         let mut signals_left = SIGNALS_PER_TURN;
         let mut spare = None;

@@ -94,6 +94,8 @@ pub(crate) struct Core {
     pub(crate) subflowless_timeout: Duration,
     pub(crate) established: bool,
     pub(crate) established_news: bool,
+    /// The control plane was told.
+    established_told: bool,
     pub(crate) over: Option<CloseReason>,
     pub(crate) over_news: bool,
     closed: VecDeque<ClosedSubflowInfo>,
@@ -143,6 +145,7 @@ impl Core {
             subflowless_timeout: cx.config.subflowless_timeout,
             established: false,
             established_news: false,
+            established_told: false,
             over: None,
             over_news: false,
             closed: VecDeque::new(),
@@ -194,19 +197,30 @@ impl Core {
             s.dss_room = 0;
         }
         s.was_established = true;
-        let tuple = s.tuple();
         let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
         s.tcp.set_option_room(room);
+        if !mptcp || self.fully_established {
+            self.report_established(cx, i);
+        }
+        self.offer_window(cx);
+    }
+
+    /// Tells the control plane, once it is known which kind of connection it is: an MPTCP
+    /// one may be joined from now on.
+    pub(crate) fn report_established(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if std::mem::replace(&mut self.established_told, true) {
+            return;
+        }
+        let tuple = self.subflows[i].tuple();
         cx.actions.events.push(Event::Established {
             token: self.id,
             local: tuple.local,
             remote: tuple.remote,
             server: self.server,
-            mptcp,
+            mptcp: self.is_mptcp(),
             checksum: self.checksum,
             deny_join_initial: self.remote_denies_join,
         });
-        self.offer_window(cx);
     }
 
     /// The window at connection level: room for in-order bytes, in bytes and frames.
@@ -351,7 +365,8 @@ impl Core {
         if self.closing.is_finished(&self.reassembly) {
             return self.finish(CloseReason::Finished);
         }
-        if self.mode == Mode::Tcp || !self.established {
+        // Nobody can join before both sides are known to have both keys.
+        if self.mode == Mode::Tcp || !self.fully_established {
             let refused = s.death.is_some_and(|d| d.error == "refused");
             let timeout = s.death.is_some_and(|d| d.error == "timed out");
             return self.finish(match (refused, timeout) {

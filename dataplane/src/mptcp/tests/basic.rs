@@ -234,3 +234,52 @@ fn connecting_to_nobody_times_out() {
     assert_eq!(net.hosts[CLIENT].count(Counter::MPCapableSYNTXDrop), 1);
     net.check_frames();
 }
+
+#[test]
+fn the_first_data_segment_carries_the_keys_and_no_other() {
+    use crate::wire::mptcp::MptcpOption;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    for checksum in [ChecksumPolicy::IfRequested, ChecksumPolicy::Always] {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut net = one_path();
+        net.hosts[SERVER].config.checksum = checksum;
+        let log = Rc::clone(&seen);
+        net.middlebox = Some(Box::new(move |p| {
+            let packet = super::boxes::tcp(p.bytes);
+            if p.from == CLIENT && !packet.payload.is_empty() {
+                let keys = packet.options.mptcp.iter().find_map(|o| match o {
+                    MptcpOption::MpCapable {
+                        data_len, checksum, ..
+                    } => Some((data_len.map(usize::from), checksum.is_some())),
+                    _ => None,
+                });
+                log.borrow_mut().push((packet.payload.len(), keys));
+            }
+            true
+        }));
+        net.start(TestApp::sender(1, 50_000), TestApp::sender(2, 0));
+        net.complete(LIMIT);
+        let seen = seen.borrow();
+        let (len, keys) = seen[0];
+        assert_eq!(keys, Some((Some(len), checksum == ChecksumPolicy::Always)));
+        assert!(seen[1..].iter().all(|(_, keys)| keys.is_none()));
+    }
+}
+
+#[test]
+fn an_interrupted_handshake_is_not_waited_for() {
+    let mut net = one_path();
+    net.start(TestApp::sender(1, 50_000), TestApp::sender(2, 0));
+    // The server's answers are lost after the SYN/ACK; then it resets.
+    net.middlebox = Some(Box::new(|p| {
+        p.from == CLIENT || super::boxes::is_syn(p.bytes)
+    }));
+    net.run_for(Duration::from_millis(100));
+    let next = net.hosts[CLIENT].conn.as_ref().unwrap().core.subflows[0]
+        .tcp
+        .rcv_nxt();
+    net.forge(CLIENT, crate::wire::tcp::Flags::RST, next.0, 0);
+    assert_eq!(net.hosts[CLIENT].app().closed, Some(CloseReason::PeerAbort));
+}

@@ -350,6 +350,7 @@ impl Net {
         let config = MptcpConfig {
             recv_buffer_bytes: 256 << 10,
             send_buffer_bytes: 512 << 10,
+            send_buffer_frames: 2048,
             ..MptcpConfig::default()
         };
         Host {

@@ -88,3 +88,98 @@ fn streams_survive_bad_networks() {
         assert!(outcome.is_ok(), "seed {seed}");
     }
 }
+
+/// Two or three paths, of which one after the other fails in some way and comes back,
+/// while subflows are opened, demoted and closed.
+fn run_chaos(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0xc4a0_5000);
+    let count = rng.random_range(2..=3);
+    let paths: Vec<_> = (0..count)
+        .map(|_| PathConfig {
+            rate: rng.random_range(500_000..3_000_000),
+            ..random_path(&mut rng)
+        })
+        .collect();
+    let mut net = Net::new(seed, paths);
+    for host in [CLIENT, SERVER] {
+        net.hosts[host].config.subflows_max = 6;
+        if rng.random_bool(0.3) {
+            net.hosts[host].config.checksum = ChecksumPolicy::Always;
+        }
+    }
+    let server = if rng.random_bool(0.5) {
+        TestApp::echo()
+    } else {
+        TestApp::sender(2, 1_500_000)
+    };
+    net.start(TestApp::sender(1, 1_500_000), server);
+    for _ in 0..12 {
+        net.run_for(Duration::from_millis(rng.random_range(20..600)));
+        let host = rng.random_range(0..2);
+        if net.hosts[host].conn.is_none() {
+            continue;
+        }
+        let subflows: Vec<SubflowId> = net.hosts[host]
+            .info(net.now)
+            .subflows
+            .iter()
+            .map(|s| s.id)
+            .collect();
+        let some = |rng: &mut StdRng| subflows.get(rng.random_range(0..4)).copied();
+        let path = rng.random_range(0..count);
+        match rng.random_range(0..8) {
+            0 | 1 => {
+                let _ = net.join(path);
+            }
+            2 => net.blackhole[path] = true,
+            3 => {
+                for p in &mut net.blackhole {
+                    *p = false;
+                }
+            }
+            4 if subflows.len() > 1 => {
+                if let Some(id) = some(&mut rng) {
+                    net.with(host, |conn, cx| conn.close_subflow(cx, id, Some(0)));
+                }
+            }
+            5 if subflows.len() > 1 => {
+                if let Some(id) = some(&mut rng) {
+                    net.with(host, |conn, cx| conn.close_subflow(cx, id, None));
+                }
+            }
+            6 => {
+                if let Some(id) = some(&mut rng) {
+                    let backup = rng.random_bool(0.5);
+                    net.with(host, |conn, cx| conn.set_backup(cx, id, backup));
+                }
+            }
+            _ => {
+                let addr = address(host, path, false, 0).ip();
+                let id = crate::wire::types::AddressId(7);
+                net.with(host, |conn, cx| conn.announce(cx, id, addr, None));
+            }
+        }
+    }
+    for p in &mut net.blackhole {
+        *p = false;
+    }
+    // Whatever is left, a way to finish.
+    for path in 0..count {
+        let _ = net.join(path);
+    }
+    net.finish(LIMIT);
+    let reason = |net: &mut Net, host: usize| net.hosts[host].app().closed;
+    let finished = Some(CloseReason::Finished);
+    let reasons = (reason(&mut net, CLIENT), reason(&mut net, SERVER));
+    assert_eq!(reasons, (finished, finished), "{}", net.describe());
+    net.check_streams();
+    net.check_frames();
+}
+
+#[test]
+fn streams_survive_failing_and_changing_paths() {
+    for seed in 0..SEEDS / 2 {
+        let outcome = std::panic::catch_unwind(|| run_chaos(seed));
+        assert!(outcome.is_ok(), "seed {seed}");
+    }
+}
