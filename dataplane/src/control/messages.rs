@@ -13,7 +13,7 @@ pub use crate::tcp::CongestionKind;
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Connections reported by one [`Reply::Conns`] at the most: a reply is one datagram.
-pub const CONNS_PER_REPLY: usize = 32;
+pub const CONNS_PER_REPLY: usize = 12;
 
 /// A request with the id that its reply will carry.
 #[derive(Clone, Debug, Serialize, Deserialize)]

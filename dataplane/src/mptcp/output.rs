@@ -84,6 +84,8 @@ impl Core {
                     } else {
                         0
                     },
+                    in_flight: s.tcp.bytes_in_flight(),
+                    cwnd: s.tcp.cwnd(),
                     class: Self::class(s),
                 });
             no_room |= subflows

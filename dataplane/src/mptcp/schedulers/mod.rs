@@ -19,6 +19,10 @@ pub(crate) struct Candidate {
     pub(crate) srtt: Option<Duration>,
     /// Bytes it could send now.
     pub(crate) budget: u32,
+    /// Bytes on their way.
+    pub(crate) in_flight: u32,
+    /// Congestion window, bytes.
+    pub(crate) cwnd: u32,
     /// Class: lower is better.
     pub(crate) class: Class,
 }
@@ -78,8 +82,21 @@ mod tests {
             index,
             srtt: rtt_ms.map(Duration::from_millis),
             budget,
+            in_flight: 0,
+            cwnd: 14_200,
             class,
         }
+    }
+
+    #[test]
+    fn paths_with_like_rtts_share_by_load() {
+        let busy = Candidate { in_flight: 9_000, ..candidate(0, Some(10), 1400, Class::Regular) };
+        let idle = Candidate { in_flight: 2_000, ..candidate(1, Some(12), 1400, Class::Regular) };
+        assert_eq!(pick(&[busy, idle]), Some(1));
+        assert_eq!(pick(&[idle, busy]), Some(1));
+        // A much faster path is worth filling first.
+        let far = Candidate { in_flight: 0, ..candidate(1, Some(30), 1400, Class::Regular) };
+        assert_eq!(pick(&[busy, far]), Some(0));
     }
 
     fn pick(candidates: &[Candidate]) -> Option<usize> {
