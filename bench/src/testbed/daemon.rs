@@ -248,22 +248,17 @@ impl<'a> Braidd<'a> {
     /// Counters that are not zero.
     pub fn counters(&self) -> Result<BTreeMap<String, u64>> {
         let value = self.ask(&["counters"])?;
-        let list = field(&value, "counters");
         let mut counters = BTreeMap::new();
-        match list {
-            Value::Object(map) => {
-                for (name, value) in map {
-                    counters.insert(name.clone(), value.as_u64().unwrap_or(0));
-                }
+        for list in ["dataplane", "steer"] {
+            let pairs = value[list]
+                .as_array()
+                .ok_or_else(|| failure!("no {list} counters in {value}"))?;
+            for pair in pairs {
+                match (pair[0].as_str(), pair[1].as_u64()) {
+                    (Some(name), Some(value)) => counters.insert(name.to_owned(), value),
+                    _ => return Err(failure!("not a counter: {pair}")),
+                };
             }
-            Value::Array(pairs) => {
-                for pair in pairs {
-                    if let (Some(name), Some(value)) = (pair[0].as_str(), pair[1].as_u64()) {
-                        counters.insert(name.to_owned(), value);
-                    }
-                }
-            }
-            other => return Err(failure!("braid counters: {other}")),
         }
         Ok(counters)
     }
@@ -337,7 +332,7 @@ impl<'a> Braidd<'a> {
     /// Process id of the dataplane.
     pub fn dataplane_pid(&self) -> Result<u32> {
         let status = self.ask(&["status"])?;
-        let pid = find(&status, "pid").and_then(Value::as_u64);
+        let pid = status["dataplane_pid"].as_u64();
         pid.and_then(|pid| u32::try_from(pid).ok())
             .ok_or_else(|| failure!("no pid in {status}"))
     }

@@ -31,7 +31,8 @@ fn line_with(monitor: &mut Process, needles: &[&str]) -> Result<String> {
 /// Reads braid's events until one of that name.
 fn event(monitor: &mut Process, name: &str) -> Result<Value> {
     let line = line_with(monitor, &[&format!("\"event\":\"{name}\"")])?;
-    serde_json::from_str(&line).map_err(|e| failure!("{e} in {line}"))
+    let line: Value = serde_json::from_str(&line).map_err(|e| failure!("{e} in {line}"))?;
+    Ok(line["event"].clone())
 }
 
 #[test]

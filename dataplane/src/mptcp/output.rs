@@ -84,6 +84,7 @@ impl Core {
                     } else {
                         0
                     },
+                    min_rtt: s.tcp.min_rtt(),
                     in_flight: s.tcp.bytes_in_flight(),
                     cwnd: s.tcp.cwnd(),
                     class: Self::class(s),

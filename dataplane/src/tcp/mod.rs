@@ -386,6 +386,12 @@ impl Tcp {
         self.rtt.rttvar()
     }
 
+    /// The lowest round-trip time of late: the path without queues.
+    #[must_use]
+    pub fn min_rtt(&self) -> Option<Duration> {
+        self.rtt.min()
+    }
+
     /// Retransmission timeout as it would be armed now.
     #[must_use]
     pub fn rto(&self) -> Duration {

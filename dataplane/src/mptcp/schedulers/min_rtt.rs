@@ -1,20 +1,24 @@
 //! Lowest smoothed RTT among the subflows that can send now.
 //!
-//! Paths whose RTTs hardly differ are equally good: among them the one with the emptier
-//! congestion window is taken. Otherwise two equal paths would share by the noise of their
-//! RTT samples, and a sender that is not limited by its windows would use only one.
+//! Paths that are alike without their queues are equally good: among them the one with the
+//! emptier congestion window is taken. By the smoothed RTT, which measures our own queue and
+//! both hosts' batches, a sender that is not limited by its windows would use only one of two
+//! equal paths (seen: 0.3 % on the other), and noise would decide which.
 
 use core::time::Duration;
 
 use super::{Candidate, Schedule};
 
-/// RTTs that differ by less than a quarter, or by less than what queues in hosts add.
-fn alike(x: Duration, y: Duration) -> bool {
-    x.abs_diff(y) <= (x.min(y) / 4).max(HOST_NOISE)
+/// Base RTTs that differ by less than a quarter, or by less than what hosts add.
+fn alike(a: &Candidate, b: &Candidate) -> bool {
+    match (a.min_rtt, b.min_rtt) {
+        (Some(x), Some(y)) => x.abs_diff(y) <= (x.min(y) / 4).max(HOST_NOISE),
+        _ => false,
+    }
 }
 
-/// A scheduler's time slice or a receive batch: no property of the path.
-const HOST_NOISE: Duration = Duration::from_micros(500);
+/// A receive batch or a wake-up: no property of the path.
+const HOST_NOISE: Duration = Duration::from_micros(100);
 
 /// Stateless.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ pub(crate) struct MinRtt;
 impl Schedule for MinRtt {
     fn prefer(&mut self, a: Candidate, b: Candidate) -> Candidate {
         match (a.srtt, b.srtt) {
-            (Some(x), Some(y)) if alike(x, y) => {
+            (Some(x), Some(y)) if alike(&a, &b) && x < 4 * y && y < 4 * x => {
                 // in_flight / cwnd, compared without dividing.
                 let load = |c: &Candidate, other: &Candidate| {
                     u64::from(c.in_flight) * u64::from(other.cwnd)

@@ -17,6 +17,8 @@ pub(crate) struct Candidate {
     pub(crate) index: usize,
     /// Smoothed round-trip time, once measured.
     pub(crate) srtt: Option<Duration>,
+    /// Round-trip time of the path without queues, once measured.
+    pub(crate) min_rtt: Option<Duration>,
     /// Bytes it could send now.
     pub(crate) budget: u32,
     /// Bytes on their way.
@@ -81,6 +83,7 @@ mod tests {
         Candidate {
             index,
             srtt: rtt_ms.map(Duration::from_millis),
+            min_rtt: rtt_ms.map(Duration::from_millis),
             budget,
             in_flight: 0,
             cwnd: 14_200,
