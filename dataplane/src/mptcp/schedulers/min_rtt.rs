@@ -9,6 +9,13 @@ use core::time::Duration;
 
 use super::{Candidate, Schedule};
 
+/// What a segment sent now has to expect. The smoothed RTT of a path with nothing on its way
+/// is the memory of a queue that has drained; held against the path, it would never be
+/// measured again.
+fn latency(c: &Candidate) -> Option<Duration> {
+    if c.in_flight == 0 { c.min_rtt.or(c.srtt) } else { c.srtt }
+}
+
 /// Base RTTs that differ by less than a quarter, or by less than what hosts add.
 fn alike(a: &Candidate, b: &Candidate) -> bool {
     match (a.min_rtt, b.min_rtt) {
@@ -26,8 +33,8 @@ pub(crate) struct MinRtt;
 
 impl Schedule for MinRtt {
     fn prefer(&mut self, a: Candidate, b: Candidate) -> Candidate {
-        match (a.srtt, b.srtt) {
-            (Some(x), Some(y)) if alike(&a, &b) && x < 4 * y && y < 4 * x => {
+        match (latency(&a), latency(&b)) {
+            (Some(_), Some(_)) if alike(&a, &b) => {
                 // in_flight / cwnd, compared without dividing.
                 let load = |c: &Candidate, other: &Candidate| {
                     u64::from(c.in_flight) * u64::from(other.cwnd)

@@ -92,6 +92,17 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_of_a_drained_queue_is_not_held_against_a_path() {
+        let loaded = Candidate { in_flight: 9_000, ..candidate(0, Some(20), 1400, Class::Regular) };
+        let idle = Candidate {
+            srtt: Some(Duration::from_millis(90)),
+            min_rtt: Some(Duration::from_millis(10)),
+            ..candidate(1, None, 1400, Class::Regular)
+        };
+        assert_eq!(pick(&[loaded, idle]), Some(1));
+    }
+
+    #[test]
     fn paths_with_like_rtts_share_by_load() {
         let busy = Candidate { in_flight: 9_000, ..candidate(0, Some(10), 1400, Class::Regular) };
         let idle = Candidate { in_flight: 2_000, ..candidate(1, Some(12), 1400, Class::Regular) };

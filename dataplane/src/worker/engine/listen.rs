@@ -116,7 +116,6 @@ impl<A: Application> Engine<A> {
             // Both addresses come from one packet, so they are of one family.
             return Syn::Refused;
         };
-        self.counters.inc(Counter::PassiveOpens);
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);
         self.settle(now, slot);

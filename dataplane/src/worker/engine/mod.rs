@@ -187,7 +187,6 @@ impl<A: Application> Engine<A> {
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
         let conn = Connection::connect(&mut cx!(self, now), path, app, in_use)?;
-        self.counters.inc(Counter::ActiveOpens);
         let token = conn.token().0;
         let index = self.adopt(Box::new(conn), None, name.clone());
         self.route(index, tuple, None);
