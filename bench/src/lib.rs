@@ -9,5 +9,5 @@
 
 pub mod demo;
 pub mod peer;
-pub mod testbed;
 pub mod sim;
+pub mod testbed;

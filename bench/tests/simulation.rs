@@ -17,7 +17,13 @@ const MIB: u64 = 1 << 20;
 #[test]
 fn one_path_both_ways() {
     for ipv6 in [false, true] {
-        let mut net = Net::new(1, vec![LinkConfig { ipv6, ..LinkConfig::default() }]);
+        let mut net = Net::new(
+            1,
+            vec![LinkConfig {
+                ipv6,
+                ..LinkConfig::default()
+            }],
+        );
         net.echo(MIB).check();
     }
 }
@@ -29,7 +35,10 @@ fn two_paths_share_the_load() {
     for link in 0..2 {
         for side in 0..2 {
             let bytes = net.sim.link(link).sent_bytes[side];
-            assert!(bytes > 5 * MIB, "link {link} side {side} carried only {bytes}");
+            assert!(
+                bytes > 5 * MIB,
+                "link {link} side {side} carried only {bytes}"
+            );
         }
     }
 }
@@ -42,12 +51,18 @@ fn two_paths_are_faster_than_one() {
         net.sim.elapsed().as_secs_f64()
     };
     let (one, two) = (time(1), time(2));
-    assert!(two < 0.65 * one, "one path {one:.2} s, two paths {two:.2} s");
+    assert!(
+        two < 0.65 * one,
+        "one path {one:.2} s, two paths {two:.2} s"
+    );
 }
 
 #[test]
 fn ipv4_and_ipv6_in_one_connection() {
-    let v6 = LinkConfig { ipv6: true, ..LinkConfig::default() };
+    let v6 = LinkConfig {
+        ipv6: true,
+        ..LinkConfig::default()
+    };
     let mut net = Net::new(4, vec![LinkConfig::default(), v6]);
     net.echo(8 * MIB).check();
     assert!((0..2).all(|l| net.sim.link(l).sent_bytes[0] > MIB));
@@ -60,13 +75,24 @@ fn dss_checksum_on_both_sides_and_on_one() {
         (ChecksumPolicy::IfRequested, ChecksumPolicy::Always),
         (ChecksumPolicy::Always, ChecksumPolicy::Always),
     ] {
-        let mut net = Net::with(5, vec![lossy(0.01), LinkConfig::default()], |host, config| {
-            config.mptcp.checksum = if host == CLIENT { client } else { server };
-        });
-        net.echo(2 * MIB).check();
-        let established = net.sim.host(SERVER).events.iter().any(
-            |e| matches!(e, Event::Established { mptcp: true, checksum: true, .. }),
+        let mut net = Net::with(
+            5,
+            vec![lossy(0.01), LinkConfig::default()],
+            |host, config| {
+                config.mptcp.checksum = if host == CLIENT { client } else { server };
+            },
         );
+        net.echo(2 * MIB).check();
+        let established = net.sim.host(SERVER).events.iter().any(|e| {
+            matches!(
+                e,
+                Event::Established {
+                    mptcp: true,
+                    checksum: true,
+                    ..
+                }
+            )
+        });
         assert!(established, "{client:?} {server:?}");
         assert_eq!(net.sim.host(SERVER).count(Counter::DataCsumErr), 0);
     }
@@ -74,7 +100,10 @@ fn dss_checksum_on_both_sides_and_on_one() {
 
 #[test]
 fn a_corrupting_path_never_corrupts_the_stream() {
-    let corrupt = LinkConfig { corrupt: 0.01, ..LinkConfig::default() };
+    let corrupt = LinkConfig {
+        corrupt: 0.01,
+        ..LinkConfig::default()
+    };
     let mut net = Net::new(6, vec![corrupt, LinkConfig::default()]);
     net.echo(4 * MIB).check();
     assert!(net.sim.host(SERVER).count(Counter::InCsumErrors) > 0);
@@ -84,11 +113,16 @@ fn a_corrupting_path_never_corrupts_the_stream() {
 fn options_stripped_from_syns_fall_back_to_tcp() {
     for toward in [CLIENT, SERVER] {
         let mut link = LinkConfig::default();
-        link.filters.push(strip_mptcp(move |to, syn| to == toward && syn));
+        link.filters
+            .push(strip_mptcp(move |to, syn| to == toward && syn));
         let mut net = Net::new(7, vec![link]);
         net.echo(MIB).check();
         let client = net.sim.host(CLIENT);
-        assert!(client.count(Counter::MPCapableFallbackSYNACK) == 1, "{:?}", client.counters());
+        assert!(
+            client.count(Counter::MPCapableFallbackSYNACK) == 1,
+            "{:?}",
+            client.counters()
+        );
     }
 }
 
@@ -96,8 +130,9 @@ fn options_stripped_from_syns_fall_back_to_tcp() {
 fn options_stripped_from_everything_but_syns_fall_back_to_tcp() {
     for only_toward in [None, Some(CLIENT), Some(SERVER)] {
         let mut link = LinkConfig::default();
-        link.filters
-            .push(strip_mptcp(move |to, syn| !syn && only_toward.is_none_or(|t| t == to)));
+        link.filters.push(strip_mptcp(move |to, syn| {
+            !syn && only_toward.is_none_or(|t| t == to)
+        }));
         let mut net = Net::new(8, vec![link]);
         net.echo(MIB).check();
         let fell_back: u64 = [CLIENT, SERVER]
@@ -115,7 +150,10 @@ fn options_stripped_from_everything_but_syns_fall_back_to_tcp() {
             })
             .iter()
             .sum();
-        assert!(fell_back > 0, "stripped toward {only_toward:?}, but no fallback was counted");
+        assert!(
+            fell_back > 0,
+            "stripped toward {only_toward:?}, but no fallback was counted"
+        );
     }
 }
 
@@ -131,12 +169,21 @@ fn a_joined_path_that_loses_its_options_is_reset_and_the_data_survive() {
 fn a_path_that_swallows_everything_is_survived_and_used_again() {
     for link in 0..2 {
         let mut net = Net::new(10, vec![slow(), slow()]);
-        net.sim.at(Duration::from_millis(800), Fault::Blackhole { link, on: true });
-        net.sim.at(Duration::from_millis(4_000), Fault::Blackhole { link, on: false });
+        net.sim.at(
+            Duration::from_millis(800),
+            Fault::Blackhole { link, on: true },
+        );
+        net.sim.at(
+            Duration::from_millis(4_000),
+            Fault::Blackhole { link, on: false },
+        );
         let before = 9_500;
         let run = net.echo(12 * MIB);
         run.expect_gap_below(Duration::from_secs(3)).check();
-        assert!(net.sim.elapsed() > Duration::from_millis(before), "too fast to tell");
+        assert!(
+            net.sim.elapsed() > Duration::from_millis(before),
+            "too fast to tell"
+        );
         assert!(
             net.bytes_after(link, Duration::from_millis(before)) > 0,
             "link {link} was not used again within 5 s"
@@ -149,8 +196,22 @@ fn a_path_without_carrier_is_survived_and_used_again() {
     for host in [CLIENT, SERVER] {
         for link in 0..2 {
             let mut net = Net::new(11, vec![slow(), slow()]);
-            net.sim.at(Duration::from_millis(800), Fault::Carrier { link, host, up: false });
-            net.sim.at(Duration::from_millis(3_000), Fault::Carrier { link, host, up: true });
+            net.sim.at(
+                Duration::from_millis(800),
+                Fault::Carrier {
+                    link,
+                    host,
+                    up: false,
+                },
+            );
+            net.sim.at(
+                Duration::from_millis(3_000),
+                Fault::Carrier {
+                    link,
+                    host,
+                    up: true,
+                },
+            );
             let run = net.echo(12 * MIB);
             run.expect_gap_below(Duration::from_secs(3)).check();
             assert!(
@@ -173,7 +234,9 @@ fn many_connections_at_once_and_one_after_the_other() {
 #[test]
 fn an_abort_reaches_the_other_side() {
     let mut net = Net::new(13, vec![LinkConfig::default(), LinkConfig::default()]);
-    let (token, outcome) = net.sim.connect(CLIENT, 0, ECHO, Role::Peer { send: 100 * MIB });
+    let (token, outcome) = net
+        .sim
+        .connect(CLIENT, 0, ECHO, Role::Peer { send: 100 * MIB });
     net.sim.run_until(Duration::from_secs(1), |_| false);
     net.abort(token);
     net.sim.run_until(Duration::from_secs(10), |_| false);
@@ -186,7 +249,9 @@ fn an_abort_reaches_the_other_side() {
 /// Random networks, faults and loads. Each seed is a different one.
 #[test]
 fn swarm() {
-    let one = std::env::var("BRAID_SEED").ok().and_then(|s| s.parse::<u64>().ok());
+    let one = std::env::var("BRAID_SEED")
+        .ok()
+        .and_then(|s| s.parse::<u64>().ok());
     let seeds = one.map_or(0..300, |s| s..s + 1);
     for seed in seeds {
         common::swarm_one(seed, one.is_some());
@@ -194,10 +259,16 @@ fn swarm() {
 }
 
 fn lossy(loss: f64) -> LinkConfig {
-    LinkConfig { loss, jitter: Duration::from_millis(1), ..LinkConfig::default() }
+    LinkConfig {
+        loss,
+        jitter: Duration::from_millis(1),
+        ..LinkConfig::default()
+    }
 }
 
 fn slow() -> LinkConfig {
-    LinkConfig { rate_bps: Some(6_000_000), ..LinkConfig::default() }
+    LinkConfig {
+        rate_bps: Some(6_000_000),
+        ..LinkConfig::default()
+    }
 }
-

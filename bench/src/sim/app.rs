@@ -65,7 +65,12 @@ impl SimApp {
     /// An application that reports to `outcomes`.
     #[must_use]
     pub fn new(role: Role, outcomes: Outcomes) -> Self {
-        Self { role, echo: Echo, sent: 0, outcomes }
+        Self {
+            role,
+            echo: Echo,
+            sent: 0,
+            outcomes,
+        }
     }
 }
 

@@ -50,16 +50,31 @@ impl Default for HostConfig {
 /// The address of a host's end of a link.
 #[must_use]
 pub fn address(link: usize, host: usize, ipv6: bool) -> IpAddr {
-    let (l, h) = (u8::try_from(link).unwrap_or(255), u8::try_from(host + 1).unwrap_or(255));
+    let (l, h) = (
+        u8::try_from(link).unwrap_or(255),
+        u8::try_from(host + 1).unwrap_or(255),
+    );
     if ipv6 {
-        IpAddr::V6(Ipv6Addr::new(0xfd77, u16::from(l), 0, 0, 0, 0, 0, u16::from(h)))
+        IpAddr::V6(Ipv6Addr::new(
+            0xfd77,
+            u16::from(l),
+            0,
+            0,
+            0,
+            0,
+            0,
+            u16::from(h),
+        ))
     } else {
         IpAddr::V4(Ipv4Addr::new(10, 77, l, h))
     }
 }
 
 fn mac(link: usize, host: usize) -> EthernetAddress {
-    let (l, h) = (u8::try_from(link).unwrap_or(255), u8::try_from(host).unwrap_or(255));
+    let (l, h) = (
+        u8::try_from(link).unwrap_or(255),
+        u8::try_from(host).unwrap_or(255),
+    );
     EthernetAddress([2, 0, 0, 0, l, h])
 }
 
@@ -103,7 +118,9 @@ pub struct Host {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("engine", &self.engine).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("engine", &self.engine)
+            .finish_non_exhaustive()
     }
 }
 
@@ -124,7 +141,8 @@ impl TxSink for Sink<'_> {
             return Tx::Full;
         }
         self.room -= 1;
-        self.sent.push((usize::from(port.0), frame.packet().to_vec()));
+        self.sent
+            .push((usize::from(port.0), frame.packet().to_vec()));
         Tx::Queued
     }
 
@@ -222,15 +240,19 @@ impl Host {
 
     pub(super) fn connect(&mut self, now: Instant, path: SubflowPath, app: SimApp) -> u32 {
         let port = path.tuple.remote.port();
-        let token =
-            self.engine.connect(now, &Arc::from("sim"), path, app).expect("a fresh port is free");
+        let token = self
+            .engine
+            .connect(now, &Arc::from("sim"), path, app)
+            .expect("a fresh port is free");
         self.server_port.insert(token, port);
         token
     }
 
     /// Opens a subflow of an active connection over a link.
     pub(super) fn join(&mut self, now: Instant, token: u32, link: usize, end: &Link) -> Joined {
-        let Some(&port) = self.server_port.get(&token) else { return Joined(Ok(())) };
+        let Some(&port) = self.server_port.get(&token) else {
+            return Joined(Ok(()));
+        };
         let Some(conn) = self.engine.connection(token) else {
             self.server_port.remove(&token);
             return Joined(Ok(()));
@@ -268,7 +290,9 @@ impl Host {
     }
 
     pub(super) fn receive(&mut self, now: Instant, link: usize, mtu: u32, packet: &[u8]) {
-        let Some(mut frame) = self.pool.alloc() else { return };
+        let Some(mut frame) = self.pool.alloc() else {
+            return;
+        };
         let room = frame.buffer_mut().expect("a fresh frame is in no ring");
         if packet.len() > room.len() {
             return;
@@ -281,7 +305,11 @@ impl Host {
             checksum: RxChecksum::Verify,
             from: None,
         };
-        let mut sink = Sink { pool: &self.pool, sent: &mut self.sent, room: self.tx_ring };
+        let mut sink = Sink {
+            pool: &self.pool,
+            sent: &mut self.sent,
+            room: self.tx_ring,
+        };
         let handed = self.engine.on_frame(now, arrival, frame, &mut sink);
         assert!(handed.is_none(), "one worker has nobody to hand to");
     }
@@ -291,14 +319,19 @@ impl Host {
     }
 
     pub(super) fn on_carrier(&mut self, now: Instant, link: usize, up: bool) {
-        self.engine.on_carrier(now, PortId(u16::try_from(link).expect("few links")), up);
+        self.engine
+            .on_carrier(now, PortId(u16::try_from(link).expect("few links")), up);
     }
 
     /// One turn of the engine; true when it wants another.
     pub(super) fn run(&mut self, now: Instant) -> bool {
         let pressure = self.pool.available() < self.pool.frames() / 8;
         self.engine.set_pressure(pressure);
-        let mut sink = Sink { pool: &self.pool, sent: &mut self.sent, room: self.tx_ring };
+        let mut sink = Sink {
+            pool: &self.pool,
+            sent: &mut self.sent,
+            room: self.tx_ring,
+        };
         let more = self.engine.run(now, &mut sink);
         while let Some((_, event)) = self.engine.pop_event() {
             self.on_event(now, &event);
@@ -309,19 +342,34 @@ impl Host {
 
     fn on_event(&mut self, now: Instant, event: &Event) {
         match *event {
-            Event::Established { token, local, mptcp: true, .. } => {
+            Event::Established {
+                token,
+                local,
+                mptcp: true,
+                ..
+            } => {
                 for (address_id, address) in self.announce.clone() {
                     if address != local.ip() {
-                        let order = Order::Announce { address_id, address, port: None };
+                        let order = Order::Announce {
+                            address_id,
+                            address,
+                            port: None,
+                        };
                         let _ = self.engine.order(now, token, order);
                     }
                 }
                 if self.join && self.server_port.contains_key(&token) {
-                    self.wishes.push(Wish::JoinAll { token, but: link_of(local.ip()) });
+                    self.wishes.push(Wish::JoinAll {
+                        token,
+                        but: link_of(local.ip()),
+                    });
                 }
             }
             Event::SubflowClosed { token, local, .. } if self.server_port.contains_key(&token) => {
-                self.wishes.push(Wish::Rejoin { token, link: link_of(local.ip()) });
+                self.wishes.push(Wish::Rejoin {
+                    token,
+                    link: link_of(local.ip()),
+                });
             }
             Event::Closed { token, .. } => {
                 self.server_port.remove(&token);
@@ -349,4 +397,3 @@ fn link_of(address: IpAddr) -> usize {
         IpAddr::V6(v6) => usize::from(v6.segments()[1]),
     }
 }
-

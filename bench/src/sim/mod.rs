@@ -50,9 +50,18 @@ pub enum Fault {
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
-    Arrival { link: usize, to: usize, packet: Vec<u8> },
+    Arrival {
+        link: usize,
+        to: usize,
+        packet: Vec<u8>,
+    },
     Fault(Fault),
-    Reopen { host: usize, token: u32, link: usize, attempt: u32 },
+    Reopen {
+        host: usize,
+        token: u32,
+        link: usize,
+        attempt: u32,
+    },
 }
 
 /// See the module documentation.
@@ -69,7 +78,9 @@ pub struct Sim {
 
 impl std::fmt::Debug for Sim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sim").field("now", &self.now).finish_non_exhaustive()
+        f.debug_struct("Sim")
+            .field("now", &self.now)
+            .finish_non_exhaustive()
     }
 }
 
@@ -133,7 +144,13 @@ impl Sim {
 
     /// Opens a connection from `client` over `link`; further links to the same server are
     /// joined once it is established, and again when their subflow is lost.
-    pub fn connect(&mut self, client: usize, link: usize, port: u16, role: Role) -> (u32, Outcomes) {
+    pub fn connect(
+        &mut self,
+        client: usize,
+        link: usize,
+        port: u16,
+        role: Role,
+    ) -> (u32, Outcomes) {
         let (path, outcomes, app) = {
             let link_end = &self.links[link];
             let host = &mut self.hosts[client];
@@ -177,7 +194,10 @@ impl Sim {
             self.happen(what);
         } else {
             for host in 0..self.hosts.len() {
-                if self.hosts[host].next_deadline().is_some_and(|d| d <= self.now) {
+                if self.hosts[host]
+                    .next_deadline()
+                    .is_some_and(|d| d <= self.now)
+                {
                     self.hosts[host].on_timers(self.now);
                     self.flush(host);
                 }
@@ -210,9 +230,18 @@ impl Sim {
                     }
                 }
             }
-            What::Reopen { host, token, link, attempt } => {
+            What::Reopen {
+                host,
+                token,
+                link,
+                attempt,
+            } => {
                 let l = &self.links[link];
-                if l.carrier(host) && self.hosts[host].join(self.now, token, link, l).is_err_retry() {
+                if l.carrier(host)
+                    && self.hosts[host]
+                        .join(self.now, token, link, l)
+                        .is_err_retry()
+                {
                     self.reopen(host, token, link, attempt + 1);
                 }
                 self.flush(host);
@@ -247,8 +276,20 @@ impl Sim {
 
     /// What a path manager does: join again, a little later each time.
     fn reopen(&mut self, host: usize, token: u32, link: usize, attempt: u32) {
-        let wait = Duration::from_millis(if attempt == 0 { 1 } else { 500 << attempt.min(3) });
-        self.push(self.now + wait, What::Reopen { host, token, link, attempt });
+        let wait = Duration::from_millis(if attempt == 0 {
+            1
+        } else {
+            500 << attempt.min(3)
+        });
+        self.push(
+            self.now + wait,
+            What::Reopen {
+                host,
+                token,
+                link,
+                attempt,
+            },
+        );
     }
 
     fn transmit(&mut self, from: usize, link: usize, packet: Vec<u8>) {

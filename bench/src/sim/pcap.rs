@@ -15,7 +15,10 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn new(packets_max: usize) -> Self {
-        Self { packets: VecDeque::with_capacity(packets_max), packets_max }
+        Self {
+            packets: VecDeque::with_capacity(packets_max),
+            packets_max,
+        }
     }
 
     pub(super) fn record(&mut self, now: Instant, _link: usize, _to: usize, packet: &[u8]) {

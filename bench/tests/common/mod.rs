@@ -57,12 +57,18 @@ impl Net {
             sim.add_link(CLIENT, SERVER, link);
         }
         sim.host(SERVER).serve(&[(ECHO, Role::Echo)]);
-        Self { sim, links: count, samples: Vec::new() }
+        Self {
+            sim,
+            links: count,
+            samples: Vec::new(),
+        }
     }
 
     /// Sends `bytes` to the echo service and reads them back.
     pub fn echo(&mut self, bytes: u64) -> Run<'_> {
-        let (_, client) = self.sim.connect(CLIENT, 0, ECHO, Role::Peer { send: bytes });
+        let (_, client) = self
+            .sim
+            .connect(CLIENT, 0, ECHO, Role::Peer { send: bytes });
         let mut last_change = self.sim.elapsed();
         let mut received = 0;
         let mut gap_max = Duration::ZERO;
@@ -82,18 +88,30 @@ impl Net {
             }
             if sim.elapsed() >= next_sample {
                 next_sample = sim.elapsed() + SAMPLE;
-                let per_link = (0..links).map(|l| sim.link(l).sent_bytes.iter().sum()).collect();
+                let per_link = (0..links)
+                    .map(|l| sim.link(l).sent_bytes.iter().sum())
+                    .collect();
                 samples.push((sim.elapsed(), per_link));
             }
             outcome.closed.is_some() && sim.host(SERVER).engine().connections() == 0
         });
-        Run { net: self, client, bytes, gap_max, done }
+        Run {
+            net: self,
+            client,
+            bytes,
+            gap_max,
+            done,
+        }
     }
 
     /// `count` connections at once, `bytes` each.
     pub fn echo_many(&mut self, count: usize, bytes: u64) {
         let clients: Vec<Outcomes> = (0..count)
-            .map(|i| self.sim.connect(CLIENT, i % self.links, ECHO, Role::Peer { send: bytes }).1)
+            .map(|i| {
+                self.sim
+                    .connect(CLIENT, i % self.links, ECHO, Role::Peer { send: bytes })
+                    .1
+            })
             .collect();
         let limit = self.sim.elapsed() + LIMIT;
         let done = self.sim.run_until(limit, |sim| {
@@ -114,13 +132,21 @@ impl Net {
             + braid_bench::sim::EPOCH
             + self.sim.elapsed();
         let order = braid_dataplane::worker::Order::Abort;
-        self.sim.host(CLIENT).engine().order(now, token, order).unwrap();
+        self.sim
+            .host(CLIENT)
+            .engine()
+            .order(now, token, order)
+            .unwrap();
     }
 
     /// Bytes that a link carried later than `after` the start.
     pub fn bytes_after(&self, link: usize, after: Duration) -> u64 {
         let end = self.sim.link(link).sent_bytes.iter().sum::<u64>();
-        let then = self.samples.iter().find(|(at, _)| *at >= after).map_or(end, |(_, b)| b[link]);
+        let then = self
+            .samples
+            .iter()
+            .find(|(at, _)| *at >= after)
+            .map_or(end, |(_, b)| b[link]);
         end - then
     }
 
@@ -128,7 +154,11 @@ impl Net {
     pub fn check_frames(&mut self) {
         for host in [CLIENT, SERVER] {
             let frames = self.sim.host(host).frames();
-            assert_eq!(frames.free, frames.total(), "host {host} keeps frames: {frames:?}");
+            assert_eq!(
+                frames.free,
+                frames.total(),
+                "host {host} keeps frames: {frames:?}"
+            );
         }
     }
 }
@@ -136,7 +166,11 @@ impl Net {
 impl Run<'_> {
     /// No longer pause between delivered bytes than this.
     pub fn expect_gap_below(self, gap: Duration) -> Self {
-        assert!(self.gap_max < gap, "no bytes were delivered for {:?}", self.gap_max);
+        assert!(
+            self.gap_max < gap,
+            "no bytes were delivered for {:?}",
+            self.gap_max
+        );
         self
     }
 
@@ -162,7 +196,12 @@ impl Run<'_> {
 pub fn strip_mptcp(which: impl Fn(usize, bool) -> bool + 'static) -> Filter {
     Box::new(move |to, packet| {
         let ip = 14;
-        let tcp = ip + if packet[ip] >> 4 == 4 { usize::from(packet[ip] & 15) * 4 } else { 40 };
+        let tcp = ip
+            + if packet[ip] >> 4 == 4 {
+                usize::from(packet[ip] & 15) * 4
+            } else {
+                40
+            };
         let syn = packet[tcp + 13] & 2 != 0;
         if which(to, syn) {
             let end = tcp + usize::from(packet[tcp + 12] >> 4) * 4;
@@ -244,8 +283,22 @@ pub fn swarm_one(seed: u64, trace: bool) {
             net.sim.at(back, Fault::Blackhole { link, on: false });
         } else {
             let host = rng.random_range(0..2);
-            net.sim.at(at, Fault::Carrier { link, host, up: false });
-            net.sim.at(back, Fault::Carrier { link, host, up: true });
+            net.sim.at(
+                at,
+                Fault::Carrier {
+                    link,
+                    host,
+                    up: false,
+                },
+            );
+            net.sim.at(
+                back,
+                Fault::Carrier {
+                    link,
+                    host,
+                    up: true,
+                },
+            );
         }
     }
     let bytes = rng.random_range(200_000..2_000_000);
@@ -253,7 +306,10 @@ pub fn swarm_one(seed: u64, trace: bool) {
         net.echo(bytes).check();
     }));
     if trace || result.is_err() {
-        eprintln!("seed {seed}: {}", net.sim.dump_trace(&format!("seed-{seed}")));
+        eprintln!(
+            "seed {seed}: {}",
+            net.sim.dump_trace(&format!("seed-{seed}"))
+        );
     }
     if let Err(panic) = result {
         eprintln!("replay with BRAID_SEED={seed}");

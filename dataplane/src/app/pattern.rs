@@ -72,7 +72,12 @@ mod tests {
     fn pieces_agree_with_the_whole_over_the_wrap() {
         let mut whole = vec![0; 3 * PERIOD];
         fill(0, &mut whole);
-        for (offset, len) in [(0, 1), (PERIOD - 1, 3), (PERIOD + 7, 2 * PERIOD - 9), (65_535, 1420)] {
+        for (offset, len) in [
+            (0, 1),
+            (PERIOD - 1, 3),
+            (PERIOD + 7, 2 * PERIOD - 9),
+            (65_535, 1420),
+        ] {
             let mut part = vec![0; len];
             let sum = fill(offset as u64, &mut part);
             assert_eq!(part, whole[offset..offset + len]);

@@ -20,6 +20,10 @@ impl Application for Sink {
     }
 
     fn send_state(&self, rx: &RecvStream) -> SendState {
-        if rx.eof() { SendState::Finished } else { SendState::Idle }
+        if rx.eof() {
+            SendState::Finished
+        } else {
+            SendState::Idle
+        }
     }
 }

@@ -33,7 +33,9 @@ impl Application for Source {
     }
 
     fn fill(&mut self, _rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
-        let n = usize::try_from(self.left()).unwrap_or(usize::MAX).min(out.len());
+        let n = usize::try_from(self.left())
+            .unwrap_or(usize::MAX)
+            .min(out.len());
         let sum = pattern::fill(self.offset, &mut out[..n]);
         self.offset += n as u64;
         (n, sum)

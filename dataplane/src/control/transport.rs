@@ -71,7 +71,12 @@ pub fn send<T: Serialize>(
         control.push(SendAncillaryMessage::ScmRights(fds));
     }
     match rustix::io::retry_on_intr(|| {
-        sendmsg(socket, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)
+        sendmsg(
+            socket,
+            &[IoSlice::new(&bytes)],
+            &mut control,
+            SendFlags::NOSIGNAL,
+        )
     }) {
         Ok(_) => Ok(()),
         Err(Errno::PIPE | Errno::CONNRESET) => Err(TransportError::Closed),
@@ -121,7 +126,13 @@ mod tests {
     use std::os::fd::AsFd;
 
     fn pair() -> (OwnedFd, OwnedFd) {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).unwrap()
+        socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -144,6 +155,9 @@ mod tests {
     fn refuses_what_a_datagram_cannot_carry() {
         let (a, _b) = pair();
         let big = "x".repeat(MESSAGE_MAX_BYTES);
-        assert!(matches!(send(a.as_fd(), &big, &[]), Err(TransportError::TooLarge(_))));
+        assert!(matches!(
+            send(a.as_fd(), &big, &[]),
+            Err(TransportError::TooLarge(_))
+        ));
     }
 }

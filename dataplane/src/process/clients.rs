@@ -44,11 +44,7 @@ impl Client {
     }
 
     /// False when the client must be dropped: it asks and does not read.
-    pub(super) fn send(
-        &self,
-        message: &Envelope<FromDataplane>,
-        fds: &[BorrowedFd<'_>],
-    ) -> bool {
+    pub(super) fn send(&self, message: &Envelope<FromDataplane>, fds: &[BorrowedFd<'_>]) -> bool {
         match transport::send(self.socket.as_fd(), message, fds) {
             Ok(()) => true,
             Err(error) => {
@@ -81,7 +77,10 @@ impl Client {
     }
 
     fn send_event(&self, event: DataplaneEvent) -> Result<(), TransportError> {
-        let message = Envelope { id: 0, body: FromDataplane::Event(event) };
+        let message = Envelope {
+            id: 0,
+            body: FromDataplane::Event(event),
+        };
         transport::send(self.socket.as_fd(), &message, &[])
     }
 }
@@ -102,7 +101,11 @@ impl Clients {
             tracing::warn!("too many control clients: one more refused");
             return;
         }
-        self.0.push(Client { socket, subscribed: false, lost: 0 });
+        self.0.push(Client {
+            socket,
+            subscribed: false,
+            lost: 0,
+        });
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Client> {
@@ -119,6 +122,7 @@ impl Clients {
 
     /// To every subscriber.
     pub(super) fn broadcast(&mut self, event: &DataplaneEvent) {
-        self.0.retain_mut(|client| !client.subscribed || client.event(event));
+        self.0
+            .retain_mut(|client| !client.subscribed || client.event(event));
     }
 }

@@ -37,7 +37,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The control plane is of another version.
-    #[error("control protocol version {theirs}, this dataplane speaks {PROTOCOL_VERSION}: install braidd and braid-dataplane of one version")]
+    #[error(
+        "control protocol version {theirs}, this dataplane speaks {PROTOCOL_VERSION}: install braidd and braid-dataplane of one version"
+    )]
     Version {
         /// What the control plane sent.
         theirs: u32,
@@ -76,11 +78,15 @@ impl Dataplane {
     /// [`StartError`]; nothing is left running then.
     pub fn start(setup: Setup, fds: Vec<OwnedFd>) -> Result<Self, StartError> {
         if setup.version != PROTOCOL_VERSION {
-            return Err(StartError::Version { theirs: setup.version });
+            return Err(StartError::Version {
+                theirs: setup.version,
+            });
         }
         if fds.len() != setup.fds.len() {
             let (got, want) = (fds.len(), setup.fds.len());
-            return Err(StartError::Setup(format!("{got} descriptors, {want} roles")));
+            return Err(StartError::Setup(format!(
+                "{got} descriptors, {want} roles"
+            )));
         }
         let mut opened = ports::open(&setup, &fds)?;
         let heartbeat = ports::heartbeat(&setup, &fds)?;
@@ -97,8 +103,11 @@ impl Dataplane {
         let mut threads = Vec::with_capacity(workers);
         for (index, rings) in HandOffRings::mesh(workers).into_iter().enumerate() {
             let (ports, pools) = opened.remove(0);
-            let mut engine =
-                Engine::new(engine_config(&setup, index), os_seed()?, crate::time::Instant::default());
+            let mut engine = Engine::new(
+                engine_config(&setup, index),
+                os_seed()?,
+                crate::time::Instant::default(),
+            );
             engine.set_services(services(&setup.services));
             let parts = WorkerParts {
                 index,
@@ -136,7 +145,14 @@ impl Dataplane {
         let mut all = Vec::with_capacity(self.mailboxes.len());
         for mailbox in &self.mailboxes {
             let (answer, waiting) = crossbeam::channel::bounded(1);
-            if mailbox.send(Mail::Snapshot { offset, limit, answer }).is_err() {
+            if mailbox
+                .send(Mail::Snapshot {
+                    offset,
+                    limit,
+                    answer,
+                })
+                .is_err()
+            {
                 continue;
             }
             if let Ok(snapshot) = waiting.recv_timeout(ANSWER_TIMEOUT) {
@@ -167,7 +183,9 @@ impl Dataplane {
             }
         }
         // A panic aborts the process (see the release profile), so join cannot fail there.
-        self.threads.into_iter().fold(true, |whole, t| t.join().unwrap_or(false) && whole)
+        self.threads
+            .into_iter()
+            .fold(true, |whole, t| t.join().unwrap_or(false) && whole)
     }
 }
 
@@ -180,16 +198,16 @@ impl Heartbeat for Beat {
     }
 }
 
-fn spawn(
-    parts: WorkerParts<XskPort, Beat>,
-) -> std::io::Result<std::thread::JoinHandle<bool>> {
+fn spawn(parts: WorkerParts<XskPort, Beat>) -> std::io::Result<std::thread::JoinHandle<bool>> {
     let core = core_affinity::CoreId { id: parts.core };
-    std::thread::Builder::new().name(format!("braid-w{}", parts.index)).spawn(move || {
-        if !core_affinity::set_for_current(core) {
-            tracing::warn!(core = core.id, "cannot pin the worker to its core");
-        }
-        Worker::new(parts).run()
-    })
+    std::thread::Builder::new()
+        .name(format!("braid-w{}", parts.index))
+        .spawn(move || {
+            if !core_affinity::set_for_current(core) {
+                tracing::warn!(core = core.id, "cannot pin the worker to its core");
+            }
+            Worker::new(parts).run()
+        })
 }
 
 fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
@@ -212,7 +230,10 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     let count = |n: usize| u32::try_from(n).expect("workers are counted in u16");
     EngineConfig {
         mptcp,
-        worker: WorkerShare { index: count(index), count: count(setup.cores.len()) },
+        worker: WorkerShare {
+            index: count(index),
+            count: count(setup.cores.len()),
+        },
         ..EngineConfig::default()
     }
 }
@@ -240,7 +261,9 @@ pub(crate) fn app(setup: &AppSetup) -> App {
 
 fn os_seed() -> std::io::Result<[u8; 32]> {
     let mut seed = [0; 32];
-    rand::rngs::OsRng.try_fill_bytes(&mut seed).map_err(std::io::Error::other)?;
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut seed)
+        .map_err(std::io::Error::other)?;
     Ok(seed)
 }
 

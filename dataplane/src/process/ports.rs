@@ -80,7 +80,12 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
             memory_limit_bytes: setup.memory_limit_bytes / modes.len() as u64,
         };
         let (group, pools) = UmemGroup::create(&config)?;
-        tracing::info!(?mode, frames = group.frames(), hugepages = group.hugepages(), "UMEM group");
+        tracing::info!(
+            ?mode,
+            frames = group.frames(),
+            hugepages = group.hugepages(),
+            "UMEM group"
+        );
         groups.push(group);
         for (worker, pool) in out.iter_mut().zip(pools) {
             worker.1.push(pool);
@@ -94,7 +99,10 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
                 workers,
             });
         }
-        let pool = modes.iter().position(|m| *m == interface.mode).expect("collected above");
+        let pool = modes
+            .iter()
+            .position(|m| *m == interface.mode)
+            .expect("collected above");
         let id = PortId(u16::try_from(number).expect("few interfaces"));
         let xsks = xsk_map(setup, fds, interface.ifindex)?;
         for (i, queue) in interface.queues.iter().copied().enumerate() {
@@ -148,14 +156,21 @@ fn xsk_config(setup: &Setup, interface: &InterfaceSetup, queue: u32) -> XskConfi
 fn xsk_map(setup: &Setup, fds: &[OwnedFd], ifindex: u32) -> Result<XskMap, PortsError> {
     let role = FdRole::Xsks(ifindex);
     let fd = fd_of(setup, fds, role).ok_or(PortsError::Missing(role))?;
-    XskMap::from_fd(fd.try_clone()?)
-        .map_err(|source| PortsError::Map { what: format!("xsks of interface {ifindex}"), source })
+    XskMap::from_fd(fd.try_clone()?).map_err(|source| PortsError::Map {
+        what: format!("xsks of interface {ifindex}"),
+        source,
+    })
 }
 
 /// The heartbeat map.
-pub(super) fn heartbeat(setup: &Setup, fds: &[OwnedFd]) -> Result<braid_bpf::Heartbeat, PortsError> {
+pub(super) fn heartbeat(
+    setup: &Setup,
+    fds: &[OwnedFd],
+) -> Result<braid_bpf::Heartbeat, PortsError> {
     let role = FdRole::Heartbeat;
     let fd = fd_of(setup, fds, role).ok_or(PortsError::Missing(role))?;
-    braid_bpf::Heartbeat::from_fd(fd.try_clone()?)
-        .map_err(|source| PortsError::Map { what: "heartbeat".to_owned(), source })
+    braid_bpf::Heartbeat::from_fd(fd.try_clone()?).map_err(|source| PortsError::Map {
+        what: "heartbeat".to_owned(),
+        source,
+    })
 }

@@ -30,7 +30,11 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 /// # Errors
 /// [`StartError`] when the first setup fails; the client was told.
 pub fn serve(listener: &Socket) -> Result<(), StartError> {
-    let mut server = Server { clients: Clients::default(), dataplane: None, drain: None };
+    let mut server = Server {
+        clients: Clients::default(),
+        dataplane: None,
+        drain: None,
+    };
     loop {
         let ready = server.wait(listener);
         if ready.listener
@@ -85,7 +89,11 @@ impl Server {
         if let Some(dataplane) = &self.dataplane {
             fds.push(PollFd::new(dataplane.events.as_fd(), PollFlags::POLLIN));
         }
-        fds.extend(self.clients.iter().map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)));
+        fds.extend(
+            self.clients
+                .iter()
+                .map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)),
+        );
         let timeout = match &self.drain {
             Some(_) => PollTimeout::try_from(DRAIN_CHECK).unwrap_or(PollTimeout::ZERO),
             None => PollTimeout::NONE,
@@ -104,12 +112,18 @@ impl Server {
     }
 
     fn pass_events(&mut self) {
-        let Some(dataplane) = &self.dataplane else { return };
+        let Some(dataplane) = &self.dataplane else {
+            return;
+        };
         let events = dataplane.events.clone();
         events.clear_wake();
         while let Some((worker, name, event)) = events.pop() {
             let service = name.to_string();
-            self.clients.broadcast(&DataplaneEvent::Connection { worker, service, event });
+            self.clients.broadcast(&DataplaneEvent::Connection {
+                worker,
+                service,
+                event,
+            });
         }
         match events.take_lost() {
             0 => {}
@@ -152,7 +166,10 @@ impl Server {
                 dataplane.draining = true;
                 dataplane.tell_all(|| Mail::Drain);
                 let until = Instant::now() + Duration::from_millis(timeout_ms);
-                self.drain = Some(Drain { until, aborted: false });
+                self.drain = Some(Drain {
+                    until,
+                    aborted: false,
+                });
                 Reply::Ok
             }
             (Request::Shutdown, _) => {
@@ -162,7 +179,10 @@ impl Server {
             (request, Some(dataplane)) => dataplane.answer(request),
         };
         let adopted = matches!(reply, Reply::Adopted { .. });
-        let message = Envelope { id, body: FromDataplane::Reply(reply) };
+        let message = Envelope {
+            id,
+            body: FromDataplane::Reply(reply),
+        };
         let fds: Vec<BorrowedFd<'_>> = match &self.dataplane {
             Some(dataplane) if adopted => dataplane.fds.iter().map(AsFd::as_fd).collect(),
             _ => Vec::new(),
@@ -182,7 +202,11 @@ impl Server {
         let (Some(drain), Some(dataplane)) = (&mut self.drain, &self.dataplane) else {
             return false;
         };
-        let live: u64 = dataplane.snapshots(0, 0).iter().map(|s| s.worker.connections).sum();
+        let live: u64 = dataplane
+            .snapshots(0, 0)
+            .iter()
+            .map(|s| s.worker.connections)
+            .sum();
         if live > 0 && Instant::now() >= drain.until {
             if drain.aborted {
                 return true;
@@ -205,7 +229,10 @@ impl Server {
 
 impl Dataplane {
     fn ports(&self) -> Vec<crate::control::PortReport> {
-        self.snapshots(0, 0).into_iter().flat_map(|s| s.ports).collect()
+        self.snapshots(0, 0)
+            .into_iter()
+            .flat_map(|s| s.ports)
+            .collect()
     }
 
     fn tell_all(&self, mail: impl Fn() -> Mail) {
@@ -220,7 +247,11 @@ impl Dataplane {
         match request {
             Request::Adopt => Reply::Adopted {
                 setup: Box::new(self.setup.clone()),
-                connections: self.snapshots(0, 0).iter().map(|s| s.worker.connections).sum(),
+                connections: self
+                    .snapshots(0, 0)
+                    .iter()
+                    .map(|s| s.worker.connections)
+                    .sum(),
             },
             Request::Status => Reply::Status(Box::new(StatusReport {
                 pid: std::process::id(),
@@ -237,21 +268,39 @@ impl Dataplane {
                 }
             }
             Request::Counters => Reply::Counters {
-                counters: self.counters().nonzero().map(|(n, v)| (n.to_owned(), v)).collect(),
+                counters: self
+                    .counters()
+                    .nonzero()
+                    .map(|(n, v)| (n.to_owned(), v))
+                    .collect(),
             },
             Request::Xsk => {
                 let snapshots = self.snapshots(0, 0);
                 let (ports, pools): (Vec<_>, Vec<_>) =
                     snapshots.into_iter().map(|s| (s.ports, s.pools)).unzip();
-                Reply::Xsk { ports: ports.concat(), pools: pools.concat() }
+                Reply::Xsk {
+                    ports: ports.concat(),
+                    pools: pools.concat(),
+                }
             }
-            Request::Connect { name, path, app: setup } => {
-                let Some(path) = self.path(&path) else { return no_interface() };
+            Request::Connect {
+                name,
+                path,
+                app: setup,
+            } => {
+                let Some(path) = self.path(&path) else {
+                    return no_interface();
+                };
                 let worker = self.next_worker % self.mailboxes.len();
                 self.next_worker += 1;
                 let name: Arc<str> = Arc::from(name);
                 let app = app(&setup);
-                match self.ask(worker, |answer| Mail::Connect { name, path, app, answer }) {
+                match self.ask(worker, |answer| Mail::Connect {
+                    name,
+                    path,
+                    app,
+                    answer,
+                }) {
                     Some(Ok(token)) => Reply::Connecting { token },
                     Some(Err(e)) => error(&e.to_string()),
                     None => hangs(),
@@ -259,17 +308,31 @@ impl Dataplane {
             }
             Request::Command { token, command } => self.command(token, command),
             Request::LinkState { ifindex, carrier } => {
-                let Some(port) = self.port(ifindex) else { return no_interface() };
+                let Some(port) = self.port(ifindex) else {
+                    return no_interface();
+                };
                 self.tell_all(|| Mail::Carrier { port, up: carrier });
                 Reply::Ok
             }
-            Request::Neighbour { ifindex, remote, mac } => {
-                let Some(port) = self.port(ifindex) else { return no_interface() };
+            Request::Neighbour {
+                ifindex,
+                remote,
+                mac,
+            } => {
+                let Some(port) = self.port(ifindex) else {
+                    return no_interface();
+                };
                 self.tell_all(|| Mail::Neighbour { port, remote, mac });
                 Reply::Ok
             }
-            Request::Limits { subflows_max, accept_addresses } => {
-                self.tell_all(|| Mail::Limits { subflows_max, accept_addresses });
+            Request::Limits {
+                subflows_max,
+                accept_addresses,
+            } => {
+                self.tell_all(|| Mail::Limits {
+                    subflows_max,
+                    accept_addresses,
+                });
                 self.setup.mptcp.subflows_max = subflows_max;
                 self.setup.mptcp.accept_addresses = accept_addresses;
                 Reply::Ok
@@ -296,15 +359,22 @@ impl Dataplane {
                 Some(path) => Order::OpenSubflow(path),
                 None => return no_interface(),
             },
-            ConnCommand::Announce { address_id, address, port } => {
-                Order::Announce { address_id: AddressId(address_id), address, port }
-            }
-            ConnCommand::RemoveAddress { address_id } => {
-                Order::RemoveAddress { address_id: AddressId(address_id) }
-            }
-            ConnCommand::SetBackup { address_id, backup } => {
-                Order::SetBackup { address_id: AddressId(address_id), backup }
-            }
+            ConnCommand::Announce {
+                address_id,
+                address,
+                port,
+            } => Order::Announce {
+                address_id: AddressId(address_id),
+                address,
+                port,
+            },
+            ConnCommand::RemoveAddress { address_id } => Order::RemoveAddress {
+                address_id: AddressId(address_id),
+            },
+            ConnCommand::SetBackup { address_id, backup } => Order::SetBackup {
+                address_id: AddressId(address_id),
+                backup,
+            },
             ConnCommand::CloseSubflow { local, remote } => {
                 Order::CloseSubflow(FourTuple { local, remote })
             }
@@ -313,7 +383,11 @@ impl Dataplane {
         };
         let workers = u32::try_from(self.mailboxes.len()).expect("workers are counted in u16");
         let worker = usize::try_from(token % workers).expect("a worker's number");
-        match self.ask(worker, |answer| Mail::Order { token, order, answer }) {
+        match self.ask(worker, |answer| Mail::Order {
+            token,
+            order,
+            answer,
+        }) {
             Some(Ok(())) => Reply::Ok,
             Some(Err(e)) => error(&e.to_string()),
             None => hangs(),
@@ -331,7 +405,11 @@ impl Dataplane {
     }
 
     fn port(&self, ifindex: u32) -> Option<PortId> {
-        let index = self.setup.interfaces.iter().position(|i| i.ifindex == ifindex)?;
+        let index = self
+            .setup
+            .interfaces
+            .iter()
+            .position(|i| i.ifindex == ifindex)?;
         u16::try_from(index).ok().map(PortId)
     }
 
@@ -345,7 +423,10 @@ impl Dataplane {
                 src: EthernetAddress(interface.mac),
                 vlan: Default::default(),
             },
-            tuple: FourTuple { local: path.local, remote: path.remote },
+            tuple: FourTuple {
+                local: path.local,
+                remote: path.remote,
+            },
             mtu: path.mtu.min(interface.mtu),
             local_id: AddressId(path.local_id),
             remote_id: AddressId(path.remote_id),
@@ -355,7 +436,9 @@ impl Dataplane {
 }
 
 fn error(message: &str) -> Reply {
-    Reply::Error { message: message.to_owned() }
+    Reply::Error {
+        message: message.to_owned(),
+    }
 }
 
 fn no_interface() -> Reply {

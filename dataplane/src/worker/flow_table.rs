@@ -94,7 +94,11 @@ impl FlowTable {
     /// An empty table for at most `flows_max` flows under `secret`.
     #[must_use]
     pub fn new(secret: [u8; 16], flows_max: usize) -> Self {
-        Self { map: HashMap::with_hasher(Keyed(secret)), flows_max, last: None }
+        Self {
+            map: HashMap::with_hasher(Keyed(secret)),
+            flows_max,
+            last: None,
+        }
     }
 
     /// Whose segment is this?
@@ -165,7 +169,10 @@ mod tests {
         t.insert(&tuple(1), Flow::TimeWait { serial: 9 }).unwrap();
         assert_eq!(t.lookup(&tuple(1)), Some(Flow::TimeWait { serial: 9 }));
         t.remove(&tuple(1), Flow::Foreign { worker: 1 });
-        assert!(t.lookup(&tuple(1)).is_some(), "removed although it belongs to another");
+        assert!(
+            t.lookup(&tuple(1)).is_some(),
+            "removed although it belongs to another"
+        );
         t.remove(&tuple(1), Flow::TimeWait { serial: 9 });
         assert_eq!(t.lookup(&tuple(1)), None);
         assert!(t.is_empty());
@@ -177,7 +184,10 @@ mod tests {
         for p in 1..=2 {
             t.insert(&tuple(p), Flow::Foreign { worker: 0 }).unwrap();
         }
-        assert_eq!(t.insert(&tuple(3), Flow::Foreign { worker: 0 }), Err(TableFull));
+        assert_eq!(
+            t.insert(&tuple(3), Flow::Foreign { worker: 0 }),
+            Err(TableFull)
+        );
         assert_eq!(t.insert(&tuple(2), Flow::Foreign { worker: 5 }), Ok(()));
         assert_eq!(t.lookup(&tuple(2)), Some(Flow::Foreign { worker: 5 }));
     }

@@ -59,7 +59,11 @@ impl HandOffRings {
     #[must_use]
     pub fn mesh(workers: usize) -> Vec<HandOffRings> {
         let rings: Vec<Vec<Arc<ArrayQueue<HandOff>>>> = (0..workers)
-            .map(|_| (0..workers).map(|_| Arc::new(ArrayQueue::new(RING_ENTRIES))).collect())
+            .map(|_| {
+                (0..workers)
+                    .map(|_| Arc::new(ArrayQueue::new(RING_ENTRIES)))
+                    .collect()
+            })
             .collect();
         (0..workers)
             .map(|index| HandOffRings {
@@ -107,7 +111,13 @@ mod tests {
 
     fn claim(port: u16, owner: u16) -> HandOff {
         let address = |p| std::net::SocketAddr::from(([10, 0, 0, 1], p));
-        HandOff::Claim { tuple: FourTuple { local: address(port), remote: address(9) }, owner }
+        HandOff::Claim {
+            tuple: FourTuple {
+                local: address(port),
+                remote: address(9),
+            },
+            owner,
+        }
     }
 
     #[test]
@@ -115,7 +125,10 @@ mod tests {
         let rings = HandOffRings::mesh(3);
         rings[0].send(2, claim(1, 0)).unwrap();
         assert!(!rings[0].is_ready() && !rings[1].is_ready() && rings[2].is_ready());
-        assert!(matches!(rings[2].receive(), Some(HandOff::Claim { owner: 0, .. })));
+        assert!(matches!(
+            rings[2].receive(),
+            Some(HandOff::Claim { owner: 0, .. })
+        ));
         assert!(rings[2].receive().is_none());
         assert!(rings[0].send(0, claim(1, 0)).is_err(), "no ring to oneself");
         assert_eq!(rings[1].peers().collect::<Vec<_>>(), [0, 2]);
@@ -125,7 +138,9 @@ mod tests {
     fn a_full_ring_gives_the_message_back() {
         let rings = HandOffRings::mesh(2);
         for i in 0..RING_ENTRIES {
-            rings[0].send(1, claim(u16::try_from(i).unwrap(), 0)).unwrap();
+            rings[0]
+                .send(1, claim(u16::try_from(i).unwrap(), 0))
+                .unwrap();
         }
         assert!(rings[0].send(1, claim(7, 0)).is_err());
         // In order.

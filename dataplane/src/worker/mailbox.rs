@@ -119,7 +119,10 @@ impl Mailbox {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new() -> nix::Result<Self> {
-        Ok(Self { queue: ArrayQueue::new(MAIL_MAX), wake: wake_fd()? })
+        Ok(Self {
+            queue: ArrayQueue::new(MAIL_MAX),
+            wake: wake_fd()?,
+        })
     }
 
     /// Puts mail in and wakes the worker.
@@ -175,7 +178,11 @@ impl EventQueue {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new() -> nix::Result<Self> {
-        Ok(Self { queue: ArrayQueue::new(EVENTS_MAX), lost: AtomicU64::new(0), wake: wake_fd()? })
+        Ok(Self {
+            queue: ArrayQueue::new(EVENTS_MAX),
+            lost: AtomicU64::new(0),
+            wake: wake_fd()?,
+        })
     }
 
     /// Adds an event; false (and counted as lost) when nobody reads.

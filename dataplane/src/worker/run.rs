@@ -98,13 +98,16 @@ impl<P: Port> TxSink for Sink<'_, P> {
     }
 
     fn send(&mut self, port: PortId, frame: &Frame) -> Tx {
-        let Some(index) = self.slot(port) else { return Tx::NoCarrier };
+        let Some(index) = self.slot(port) else {
+            return Tx::NoCarrier;
+        };
         let slot = &mut self.ports[index];
         slot.port.tx(&self.pools[slot.pool], frame)
     }
 
     fn room(&self, port: PortId) -> u32 {
-        self.slot(port).map_or(0, |index| self.ports[index].port.tx_free())
+        self.slot(port)
+            .map_or(0, |index| self.ports[index].port.tx_free())
     }
 
     fn shares_frames(&self, a: PortId, b: PortId) -> bool {
@@ -162,11 +165,19 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
     /// A worker, not running yet.
     #[must_use]
     pub fn new(parts: WorkerParts<P, H>) -> Self {
-        let interfaces =
-            parts.ports.iter().map(|p| usize::from(p.interface.0) + 1).max().unwrap_or(0);
+        let interfaces = parts
+            .ports
+            .iter()
+            .map(|p| usize::from(p.interface.0) + 1)
+            .max()
+            .unwrap_or(0);
         let first = (0..interfaces)
             .map(|i| {
-                parts.ports.iter().position(|p| usize::from(p.interface.0) == i).unwrap_or(usize::MAX)
+                parts
+                    .ports
+                    .iter()
+                    .position(|p| usize::from(p.interface.0) == i)
+                    .unwrap_or(usize::MAX)
             })
             .collect();
         let wake = vec![false; parts.mailboxes.len()];
@@ -257,16 +268,33 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
 
     fn receive(&mut self, now: Instant, index: usize) -> bool {
         let slot = &mut self.parts.ports[index];
-        let n = slot.port.rx_burst(&self.parts.pools[slot.pool], &mut self.batch);
+        let n = slot
+            .port
+            .rx_burst(&self.parts.pools[slot.pool], &mut self.batch);
         if n == 0 {
             return false;
         }
-        let arrival =
-            Arrival { port: slot.interface, mtu: slot.mtu, checksum: slot.checksum, from: None };
-        let Self { parts, batch, first, .. } = self;
-        let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+        let arrival = Arrival {
+            port: slot.interface,
+            mtu: slot.mtu,
+            checksum: slot.checksum,
+            from: None,
+        };
+        let Self {
+            parts,
+            batch,
+            first,
+            ..
+        } = self;
+        let mut sink = Sink {
+            ports: &mut parts.ports,
+            pools: &parts.pools,
+            first,
+        };
         for received in batch.drain() {
-            let handed = parts.engine.on_frame(now, arrival, received.frame, &mut sink);
+            let handed = parts
+                .engine
+                .on_frame(now, arrival, received.frame, &mut sink);
             if let Some((worker, message)) = handed {
                 self.handed.push((worker, message));
             }
@@ -287,16 +315,28 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
 
     fn take_handoffs(&mut self, now: Instant) -> bool {
         for taken in 0..HANDOFFS_PER_TURN {
-            let Some(message) = self.parts.rings.receive() else { return taken > 0 };
+            let Some(message) = self.parts.rings.receive() else {
+                return taken > 0;
+            };
             match message {
                 HandOff::Frame { port, from, frame } => {
                     self.parts.engine.counters_mut().inc(Counter::HandOffRx);
-                    let Some(&first) = self.first.get(usize::from(port.0)) else { continue };
+                    let Some(&first) = self.first.get(usize::from(port.0)) else {
+                        continue;
+                    };
                     let slot = &self.parts.ports[first];
-                    let arrival =
-                        Arrival { port, mtu: slot.mtu, checksum: slot.checksum, from: Some(from) };
+                    let arrival = Arrival {
+                        port,
+                        mtu: slot.mtu,
+                        checksum: slot.checksum,
+                        from: Some(from),
+                    };
                     let Self { parts, first, .. } = self;
-                    let mut sink = Sink { ports: &mut parts.ports, pools: &parts.pools, first };
+                    let mut sink = Sink {
+                        ports: &mut parts.ports,
+                        pools: &parts.pools,
+                        first,
+                    };
                     // A flow whose owner changed meanwhile: the peer sends again.
                     let _ = parts.engine.on_frame(now, arrival, frame, &mut sink);
                 }
@@ -314,7 +354,12 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
     fn send_outbound(&mut self) {
         let owner = u16::try_from(self.parts.index).expect("workers are counted in u16");
         let mut lost = 0;
-        for Outbound::Route { worker, tuple, claim } in self.parts.engine.take_outbound() {
+        for Outbound::Route {
+            worker,
+            tuple,
+            claim,
+        } in self.parts.engine.take_outbound()
+        {
             let message = |tuple| match claim {
                 true => HandOff::Claim { tuple, owner },
                 false => HandOff::Release { tuple, owner },
@@ -329,7 +374,10 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             }
         }
         if lost > 0 {
-            self.parts.engine.counters_mut().add(Counter::HandOffFull, lost);
+            self.parts
+                .engine
+                .counters_mut()
+                .add(Counter::HandOffFull, lost);
         }
         for peer in 0..self.wake.len() {
             if std::mem::take(&mut self.wake[peer])
@@ -376,10 +424,19 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         let engine = &mut self.parts.engine;
         // An answer that nobody waits for any more is no error of the worker.
         match mail {
-            Mail::Connect { name, path, app, answer } => {
+            Mail::Connect {
+                name,
+                path,
+                app,
+                answer,
+            } => {
                 let _ = answer.send(engine.connect(now, &name, path, app));
             }
-            Mail::Order { token, order, answer } => {
+            Mail::Order {
+                token,
+                order,
+                answer,
+            } => {
                 let _ = answer.send(engine.order(now, token, order));
             }
             Mail::Carrier { port, up } => {
@@ -391,11 +448,18 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             Mail::Neighbour { port, remote, mac } => {
                 engine.on_neighbour(port, remote, EthernetAddress(mac));
             }
-            Mail::Limits { subflows_max, accept_addresses } => {
+            Mail::Limits {
+                subflows_max,
+                accept_addresses,
+            } => {
                 engine.set_limits(subflows_max, accept_addresses);
             }
             Mail::Services(services) => engine.set_services(services),
-            Mail::Snapshot { offset, limit, answer } => {
+            Mail::Snapshot {
+                offset,
+                limit,
+                answer,
+            } => {
                 let _ = answer.send(self.snapshot(now, offset, limit));
             }
             Mail::Drain => engine.drain(),
@@ -425,7 +489,12 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 sleeps: self.sleeps,
             },
             counters: engine.counters().clone(),
-            ports: self.parts.ports.iter().map(|slot| self.port_report(slot)).collect(),
+            ports: self
+                .parts
+                .ports
+                .iter()
+                .map(|slot| self.port_report(slot))
+                .collect(),
             pools: self
                 .parts
                 .pools
@@ -467,7 +536,11 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 timeout = timeout.min(deadline - now);
             }
             self.sleeps += 1;
-            wait(&self.parts.mailboxes[index], self.parts.ports.iter().filter_map(|s| s.port.poll_fd()), timeout);
+            wait(
+                &self.parts.mailboxes[index],
+                self.parts.ports.iter().filter_map(|s| s.port.poll_fd()),
+                timeout,
+            );
         }
         self.parts.sleeping[index].store(false, Ordering::SeqCst);
         self.parts.mailboxes[index].clear_wake();
@@ -479,12 +552,20 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         self.parts.engine.abort_all(now);
         self.turn(now);
         let index = self.parts.index;
-        let WorkerParts { engine, mut ports, pools, .. } = self.parts;
+        let WorkerParts {
+            engine,
+            mut ports,
+            pools,
+            ..
+        } = self.parts;
         drop(engine);
         drop(self.batch);
         // A zero-copy driver may write to its frames for a moment longer.
         for _ in 0..CLOSE_ROUNDS {
-            let held: u32 = ports.iter_mut().map(|s| s.port.reclaim_all(&pools[s.pool])).sum();
+            let held: u32 = ports
+                .iter_mut()
+                .map(|s| s.port.reclaim_all(&pools[s.pool]))
+                .sum();
             if held == 0 {
                 break;
             }
@@ -504,11 +585,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
     }
 }
 
-fn wait<'a>(
-    mailbox: &'a Mailbox,
-    ports: impl Iterator<Item = BorrowedFd<'a>>,
-    timeout: Duration,
-) {
+fn wait<'a>(mailbox: &'a Mailbox, ports: impl Iterator<Item = BorrowedFd<'a>>, timeout: Duration) {
     let mut fds: SmallVec<[PollFd<'_>; 16]> = SmallVec::new();
     fds.push(PollFd::new(mailbox.as_fd(), PollFlags::POLLIN));
     fds.extend(ports.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));

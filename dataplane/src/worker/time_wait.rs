@@ -23,12 +23,20 @@ impl TimeWaitQueue {
     /// An empty queue for at most `entries_max` flows.
     #[must_use]
     pub fn new(entries_max: usize) -> Self {
-        Self { entries: VecDeque::with_capacity(entries_max), first: 0, entries_max }
+        Self {
+            entries: VecDeque::with_capacity(entries_max),
+            first: 0,
+            entries_max,
+        }
     }
 
     /// Adds a flow and returns its serial number, with the flow that had to go for it.
     pub fn push(&mut self, tuple: FourTuple, state: TimeWait) -> (u64, Option<(u64, FourTuple)>) {
-        let evicted = if self.entries.len() == self.entries_max { self.pop() } else { None };
+        let evicted = if self.entries.len() == self.entries_max {
+            self.pop()
+        } else {
+            None
+        };
         self.entries.push_back((tuple, state));
         (self.first + self.entries.len() as u64 - 1, evicted)
     }
@@ -36,7 +44,11 @@ impl TimeWaitQueue {
     /// Removes and returns the front flow if its time is over.
     pub fn pop_expired(&mut self, now: Instant) -> Option<(u64, FourTuple)> {
         let (_, state) = self.entries.front()?;
-        if state.expires <= now { self.pop() } else { None }
+        if state.expires <= now {
+            self.pop()
+        } else {
+            None
+        }
     }
 
     /// When the front flow expires.

@@ -53,7 +53,15 @@ impl TimerWheel {
             if deadline.is_none() {
                 return;
             }
-            self.nodes.resize(index + 1, Node { next: NONE, prev: NONE, slot: NONE, tick: 0 });
+            self.nodes.resize(
+                index + 1,
+                Node {
+                    next: NONE,
+                    prev: NONE,
+                    slot: NONE,
+                    tick: 0,
+                },
+            );
         }
         match deadline {
             None => self.unlink(id),
@@ -105,7 +113,8 @@ impl TimerWheel {
     /// timers within 4 ms, a cascade point before the deadline for later ones.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.next_tick().map(|t| Instant::from_nanos(t << TICK_SHIFT))
+        self.next_tick()
+            .map(|t| Instant::from_nanos(t << TICK_SHIFT))
     }
 
     /// Next tick with a due slot in level 0 or a cascade that has something to move.
@@ -137,7 +146,11 @@ impl TimerWheel {
             level += 1;
         }
         let reach = 1u64 << (SLOT_BITS * u32::try_from(LEVELS).expect("four levels"));
-        let filed = if delta >= reach { self.now_tick + reach - 1 } else { tick };
+        let filed = if delta >= reach {
+            self.now_tick + reach - 1
+        } else {
+            tick
+        };
         let slot = level * SLOTS + slot_of(filed, level);
         let head = self.heads[slot];
         let node = &mut self.nodes[id as usize];

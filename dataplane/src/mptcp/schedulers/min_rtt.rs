@@ -13,7 +13,11 @@ use super::{Candidate, Schedule};
 /// is the memory of a queue that has drained; held against the path, it would never be
 /// measured again.
 fn latency(c: &Candidate) -> Option<Duration> {
-    if c.in_flight == 0 { c.min_rtt.or(c.srtt) } else { c.srtt }
+    if c.in_flight == 0 {
+        c.min_rtt.or(c.srtt)
+    } else {
+        c.srtt
+    }
 }
 
 /// Base RTTs that differ by less than a quarter, or by less than what hosts add.
@@ -42,7 +46,11 @@ impl Schedule for MinRtt {
                 if load(&b, &a) < load(&a, &b) { b } else { a }
             }
             (Some(x), Some(y)) => {
-                if y < x { b } else { a }
+                if y < x {
+                    b
+                } else {
+                    a
+                }
             }
             // An unmeasured subflow is tried when the measured ones are busy.
             (None, Some(_)) => b,

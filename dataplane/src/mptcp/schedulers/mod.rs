@@ -93,7 +93,10 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_drained_queue_is_not_held_against_a_path() {
-        let loaded = Candidate { in_flight: 9_000, ..candidate(0, Some(20), 1400, Class::Regular) };
+        let loaded = Candidate {
+            in_flight: 9_000,
+            ..candidate(0, Some(20), 1400, Class::Regular)
+        };
         let idle = Candidate {
             srtt: Some(Duration::from_millis(90)),
             min_rtt: Some(Duration::from_millis(10)),
@@ -104,12 +107,21 @@ mod tests {
 
     #[test]
     fn paths_with_like_rtts_share_by_load() {
-        let busy = Candidate { in_flight: 9_000, ..candidate(0, Some(10), 1400, Class::Regular) };
-        let idle = Candidate { in_flight: 2_000, ..candidate(1, Some(12), 1400, Class::Regular) };
+        let busy = Candidate {
+            in_flight: 9_000,
+            ..candidate(0, Some(10), 1400, Class::Regular)
+        };
+        let idle = Candidate {
+            in_flight: 2_000,
+            ..candidate(1, Some(12), 1400, Class::Regular)
+        };
         assert_eq!(pick(&[busy, idle]), Some(1));
         assert_eq!(pick(&[idle, busy]), Some(1));
         // A much faster path is worth filling first.
-        let far = Candidate { in_flight: 0, ..candidate(1, Some(30), 1400, Class::Regular) };
+        let far = Candidate {
+            in_flight: 0,
+            ..candidate(1, Some(30), 1400, Class::Regular)
+        };
         assert_eq!(pick(&[busy, far]), Some(0));
     }
 

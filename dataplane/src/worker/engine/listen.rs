@@ -33,7 +33,13 @@ impl<A> Service<A> {
         backlog: u32,
         make: Box<dyn Fn() -> A + Send>,
     ) -> Self {
-        Self { name: Arc::from(name), listen, backlog, make, half_open: 0 }
+        Self {
+            name: Arc::from(name),
+            listen,
+            backlog,
+            make,
+            half_open: 0,
+        }
     }
 
     fn listens_on(&self, local: SocketAddr) -> bool {
@@ -92,7 +98,11 @@ impl<A: Application> Engine<A> {
 
     /// A SYN for no known flow and without MP_JOIN.
     pub(super) fn on_syn(&mut self, now: Instant, path: SubflowPath, syn: &TcpPacket) -> Syn {
-        let Some(index) = self.services.iter().position(|s| s.listens_on(syn.tuple.local)) else {
+        let Some(index) = self
+            .services
+            .iter()
+            .position(|s| s.listens_on(syn.tuple.local))
+        else {
             self.counters.inc(Counter::NoListener);
             return Syn::Refused;
         };
@@ -140,8 +150,13 @@ impl<A: Application> Engine<A> {
             self.refuse(path.port, syn, Some(1), sink);
             return;
         };
-        let slot: &mut Slot<A> = self.slots[index as usize].as_mut().expect("token of a live slot");
-        match slot.conn.accept_join(&mut cx!(self, now), path.clone(), syn) {
+        let slot: &mut Slot<A> = self.slots[index as usize]
+            .as_mut()
+            .expect("token of a live slot");
+        match slot
+            .conn
+            .accept_join(&mut cx!(self, now), path.clone(), syn)
+        {
             Ok(_) => {
                 if let Some(worker) = from {
                     self.route(index, tuple, Some(worker));

@@ -217,7 +217,9 @@ impl<A: Application> Engine<A> {
         // next turn, so that no connection starves another or the receive path.
         let mut more = false;
         for _ in 0..self.dirty.len() {
-            let Some(index) = self.dirty.pop_front() else { break };
+            let Some(index) = self.dirty.pop_front() else {
+                break;
+            };
             let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) else {
                 continue;
             };
@@ -251,7 +253,9 @@ impl<A: Application> Engine<A> {
     /// [`OrderError`] when there is no such connection or it refuses.
     pub fn order(&mut self, now: Instant, token: u32, order: Order) -> Result<(), OrderError> {
         let index = *self.tokens.get(&token).ok_or(OrderError::UnknownToken)?;
-        let slot = self.slots[index as usize].as_mut().ok_or(OrderError::UnknownToken)?;
+        let slot = self.slots[index as usize]
+            .as_mut()
+            .ok_or(OrderError::UnknownToken)?;
         let cx = &mut cx!(self, now);
         let mut opened = None;
         match order {
@@ -270,7 +274,11 @@ impl<A: Application> Engine<A> {
                     opened = Some(tuple);
                 }
             }
-            Order::Announce { address_id, address, port } => {
+            Order::Announce {
+                address_id,
+                address,
+                port,
+            } => {
                 slot.conn.announce(cx, address_id, address, port);
             }
             Order::RemoveAddress { address_id } => slot.conn.remove_addresses(cx, &[address_id]),
@@ -316,12 +324,7 @@ impl<A: Application> Engine<A> {
     }
 
     /// The next hop towards `remote` has another hardware address.
-    pub fn on_neighbour(
-        &mut self,
-        port: PortId,
-        remote: std::net::IpAddr,
-        mac: EthernetAddress,
-    ) {
+    pub fn on_neighbour(&mut self, port: PortId, remote: std::net::IpAddr, mac: EthernetAddress) {
         for slot in self.slots.iter_mut().flatten() {
             slot.conn.on_neighbour(port, remote, mac);
         }
@@ -425,8 +428,15 @@ impl<A: Application> Engine<A> {
     fn adopt(&mut self, conn: Box<Connection<A>>, service: Option<u16>, name: Arc<str>) -> u32 {
         let token = conn.token().0;
         let half_open = service.is_some();
-        let slot =
-            Slot { conn, service, name, half_open, dirty: false, early_joins: Vec::new(), routed: Vec::new() };
+        let slot = Slot {
+            conn,
+            service,
+            name,
+            half_open,
+            dirty: false,
+            early_joins: Vec::new(),
+            routed: Vec::new(),
+        };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             u32::try_from(self.slots.len() - 1).expect("slots are counted in u32")
@@ -446,7 +456,11 @@ impl<A: Application> Engine<A> {
             && let Some(slot) = self.slots[index as usize].as_mut()
         {
             slot.routed.push((tuple, worker));
-            self.outbound.push(Outbound::Route { worker, tuple, claim: true });
+            self.outbound.push(Outbound::Route {
+                worker,
+                tuple,
+                claim: true,
+            });
         }
     }
 
@@ -457,7 +471,9 @@ impl<A: Application> Engine<A> {
 
     fn settle_polled(&mut self, now: Instant, index: u32, again: bool) {
         self.apply_actions(index);
-        let Some(slot) = self.slots[index as usize].as_mut() else { return };
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return;
+        };
         if slot.half_open && slot.conn.is_established() {
             slot.half_open = false;
             if let Some(service) = slot.service {
@@ -483,10 +499,14 @@ impl<A: Application> Engine<A> {
     /// Opens the subflows that were ordered too early; what the connection refuses by now
     /// (it fell back, it closes) is forgotten.
     fn open_early(&mut self, now: Instant, index: u32) {
-        let Some(slot) = self.slots[index as usize].as_mut() else { return };
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return;
+        };
         for path in std::mem::take(&mut slot.early_joins) {
             let tuple = path.tuple;
-            let Some(slot) = self.slots[index as usize].as_mut() else { return };
+            let Some(slot) = self.slots[index as usize].as_mut() else {
+                return;
+            };
             if slot.conn.open_subflow(&mut cx!(self, now), path).is_ok() {
                 self.route(index, tuple, None);
             }
@@ -499,7 +519,10 @@ impl<A: Application> Engine<A> {
         for change in flows.drain(..) {
             match change {
                 FlowChange::Add(tuple, subflow) => {
-                    let flow = Flow::Subflow { conn: index, subflow };
+                    let flow = Flow::Subflow {
+                        conn: index,
+                        subflow,
+                    };
                     if self.flows.insert(&tuple, flow).is_err() {
                         self.counters.inc(Counter::FlowTableFull);
                     }
@@ -540,32 +563,50 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::TimeWaitOverflow);
             self.flows.remove(&tuple, Flow::TimeWait { serial: old });
         }
-        if self.flows.insert(&tuple, Flow::TimeWait { serial }).is_err() {
+        if self
+            .flows
+            .insert(&tuple, Flow::TimeWait { serial })
+            .is_err()
+        {
             self.counters.inc(Counter::FlowTableFull);
         }
     }
 
     fn unroute(&mut self, index: u32, tuple: &FourTuple) {
-        let Some(slot) = self.slots[index as usize].as_mut() else { return };
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return;
+        };
         if let Some(i) = slot.routed.iter().position(|(t, _)| t == tuple) {
             let (tuple, worker) = slot.routed.swap_remove(i);
-            self.outbound.push(Outbound::Route { worker, tuple, claim: false });
+            self.outbound.push(Outbound::Route {
+                worker,
+                tuple,
+                claim: false,
+            });
         }
     }
 
     fn release(&mut self, index: u32) {
         self.timers.schedule(index, None);
-        let Some(slot) = self.slots[index as usize].take() else { return };
+        let Some(slot) = self.slots[index as usize].take() else {
+            return;
+        };
         let token = slot.conn.token().0;
         if self.tokens.get(&token) == Some(&index) {
             self.tokens.remove(&token);
         }
-        if slot.half_open && let Some(service) = slot.service {
+        if slot.half_open
+            && let Some(service) = slot.service
+        {
             let half_open = &mut self.services[usize::from(service)].half_open;
             *half_open = half_open.saturating_sub(1);
         }
         for (tuple, worker) in slot.routed {
-            self.outbound.push(Outbound::Route { worker, tuple, claim: false });
+            self.outbound.push(Outbound::Route {
+                worker,
+                tuple,
+                claim: false,
+            });
         }
         self.live -= 1;
         self.free.push(index);

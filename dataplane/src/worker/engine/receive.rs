@@ -85,7 +85,8 @@ impl<A: Application> Engine<A> {
             None
         } else {
             let sum = checksum::sum(payload);
-            self.counters.add(Counter::RxBytesTouched, payload.len() as u64);
+            self.counters
+                .add(Counter::RxBytesTouched, payload.len() as u64);
             if tcp.verify_checksum(frame.packet(), sum) != ChecksumVerdict::Valid {
                 self.counters.inc(Counter::InCsumErrors);
                 return None;
@@ -95,12 +96,15 @@ impl<A: Application> Engine<A> {
 
         match flow {
             Some(Flow::Subflow { conn, subflow }) => {
-                let slot = self.slots[conn as usize].as_mut().expect("flow of a live slot");
+                let slot = self.slots[conn as usize]
+                    .as_mut()
+                    .expect("flow of a live slot");
                 let mut chain = Chain::new();
                 if !tcp.payload.is_empty() {
                     chain.push(Piece::from_frame(frame, tcp.payload.clone(), sum));
                 }
-                slot.conn.on_packet(&mut cx!(self, now), subflow, tcp, chain);
+                slot.conn
+                    .on_packet(&mut cx!(self, now), subflow, tcp, chain);
                 self.settle(now, conn);
                 None
             }
@@ -126,7 +130,9 @@ impl<A: Application> Engine<A> {
         join: Option<u32>,
         sink: &mut S,
     ) {
-        let Some(state) = self.time_wait.get_mut(serial) else { return };
+        let Some(state) = self.time_wait.get_mut(serial) else {
+            return;
+        };
         match state.on_segment(now, &SegmentIn::from(tcp)) {
             TimeWaitAction::Ignore => {}
             TimeWaitAction::Ack => {
@@ -181,7 +187,9 @@ impl<A: Application> Engine<A> {
     ) -> Option<(u16, HandOff)> {
         match self.flows.lookup(&error.tuple) {
             Some(Flow::Subflow { conn, subflow }) => {
-                let slot = self.slots[conn as usize].as_mut().expect("flow of a live slot");
+                let slot = self.slots[conn as usize]
+                    .as_mut()
+                    .expect("flow of a live slot");
                 slot.conn.on_icmp(&mut cx!(self, now), subflow, error);
                 self.settle(now, conn);
                 None
@@ -196,7 +204,14 @@ impl<A: Application> Engine<A> {
 
     fn hand_off(&self, worker: u16, arrival: Arrival, frame: Frame) -> (u16, HandOff) {
         let from = u16::try_from(self.config.worker.index).expect("workers are counted in u16");
-        (worker, HandOff::Frame { port: arrival.port, from, frame })
+        (
+            worker,
+            HandOff::Frame {
+                port: arrival.port,
+                from,
+                frame,
+            },
+        )
     }
 }
 

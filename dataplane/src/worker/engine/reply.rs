@@ -18,7 +18,11 @@ const TTL: u8 = 64;
 
 /// The link header of an answer: back to where the packet came from.
 pub(super) fn l2_of_answer(packet: &TcpPacket) -> L2Header {
-    L2Header { dst: packet.eth.src, src: packet.eth.dst, vlan: packet.vlan }
+    L2Header {
+        dst: packet.eth.src,
+        src: packet.eth.dst,
+        vlan: packet.vlan,
+    }
 }
 
 impl<A: Application> Engine<A> {
@@ -44,11 +48,26 @@ impl<A: Application> Engine<A> {
         };
         let mut options = OptionsBuf::new();
         if let Some(reason) = reason
-            && options.mptcp(&MptcpOption::TcpRst { flags: 0, reason }).is_ok()
+            && options
+                .mptcp(&MptcpOption::TcpRst { flags: 0, reason })
+                .is_ok()
         {
             self.counters.inc(Counter::MPRstTx);
         }
-        self.answer(port, segment, TcpHeaderOut { seq, ack, flags, window: 0, urgent: 0, ecn: 0 }, &options, sink);
+        self.answer(
+            port,
+            segment,
+            TcpHeaderOut {
+                seq,
+                ack,
+                flags,
+                window: 0,
+                urgent: 0,
+                ecn: 0,
+            },
+            &options,
+            sink,
+        );
         self.counters.inc(Counter::OutRsts);
     }
 
@@ -93,7 +112,9 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::TxNoFrame);
             return;
         };
-        let Some(out) = frame.buffer_mut() else { return };
+        let Some(out) = frame.buffer_mut() else {
+            return;
+        };
         let length = template.emit(out, &header, options, 0, Sum::default());
         frame.set_len(length);
         match sink.send(port, &frame) {

@@ -44,12 +44,18 @@ struct Bench {
 
 impl Bench {
     fn new(worker: WorkerShare, backlog: u32) -> Self {
-        let config = EngineConfig { worker, ..EngineConfig::default() };
+        let config = EngineConfig {
+            worker,
+            ..EngineConfig::default()
+        };
         let mut engine = Engine::new(config, [3; 32], Instant::from_millis(1));
         let listen = vec![SERVER.parse().unwrap()];
         let make = Box::new(|| App::Echo(Echo));
         engine.set_services(vec![Service::new("echo", listen, backlog, make)]);
-        Self { engine, pool: FramePool::heap(256, 2048) }
+        Self {
+            engine,
+            pool: FramePool::heap(256, 2048),
+        }
     }
 
     fn frame(
@@ -74,7 +80,14 @@ impl Bench {
             options.mptcp(&option).unwrap();
         }
         let (seq, ack) = (SeqNumber(seq), SeqNumber(ack));
-        let header = TcpHeaderOut { seq, ack, flags, window: 65_000, urgent: 0, ecn: 0 };
+        let header = TcpHeaderOut {
+            seq,
+            ack,
+            flags,
+            window: 65_000,
+            urgent: 0,
+            ecn: 0,
+        };
         let mut frame = self.pool.alloc().unwrap();
         let out = frame.buffer_mut().unwrap();
         let template = HeaderTemplate::new(l2, &tuple, 0, 64).unwrap();
@@ -97,9 +110,16 @@ impl Bench {
     }
 
     fn deliver(&mut self, frame: Frame) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
-        let mut wire = Wire { pool: &self.pool, sent: Vec::new() };
-        let arrival =
-            Arrival { port: PortId(0), mtu: 1500, checksum: RxChecksum::Verify, from: None };
+        let mut wire = Wire {
+            pool: &self.pool,
+            sent: Vec::new(),
+        };
+        let arrival = Arrival {
+            port: PortId(0),
+            mtu: 1500,
+            checksum: RxChecksum::Verify,
+            from: None,
+        };
         let now = Instant::from_millis(2);
         let handed = self.engine.on_frame(now, arrival, frame, &mut wire);
         self.engine.run(now, &mut wire);
@@ -139,7 +159,10 @@ fn a_syn_for_nobody_is_reset() {
     let mut b = Bench::new(WorkerShare::SOLE, 8);
     let (answers, _) = b.segment("10.0.0.1:8", 1000, Flags::SYN, (100, 0), None);
     assert_eq!(answers[0].flags, Flags::RST | Flags::ACK);
-    assert_eq!((answers[0].seq, answers[0].ack), (SeqNumber(0), SeqNumber(101)));
+    assert_eq!(
+        (answers[0].seq, answers[0].ack),
+        (SeqNumber(0), SeqNumber(101))
+    );
     assert_eq!(b.engine.counters().get(Counter::NoListener), 1);
 }
 
@@ -147,7 +170,10 @@ fn a_syn_for_nobody_is_reset() {
 fn a_segment_of_no_flow_is_reset_and_a_reset_never_is() {
     let mut b = Bench::new(WorkerShare::SOLE, 8);
     let (answers, _) = b.segment(SERVER, 1000, Flags::ACK, (100, 777), None);
-    assert_eq!((answers[0].flags, answers[0].seq), (Flags::RST, SeqNumber(777)));
+    assert_eq!(
+        (answers[0].flags, answers[0].seq),
+        (Flags::RST, SeqNumber(777))
+    );
     let (answers, _) = b.segment(SERVER, 1000, Flags::RST, (100, 0), None);
     assert!(answers.is_empty());
     assert_eq!(b.engine.counters().get(Counter::NoFlow), 2);
@@ -158,7 +184,13 @@ fn a_join_with_an_unknown_token_is_reset_with_a_reason() {
     let mut b = Bench::new(WorkerShare::SOLE, 8);
     let (answers, _) = b.segment("10.0.0.1:4711", 1000, Flags::SYN, (100, 0), join(42));
     assert!(answers[0].flags.contains(Flags::RST));
-    assert!(answers[0].options.mptcp.iter().any(|o| matches!(o, MptcpOption::TcpRst { .. })));
+    assert!(
+        answers[0]
+            .options
+            .mptcp
+            .iter()
+            .any(|o| matches!(o, MptcpOption::TcpRst { .. }))
+    );
     assert_eq!(b.engine.counters().get(Counter::MPJoinNoTokenFound), 1);
 }
 
