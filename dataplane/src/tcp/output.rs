@@ -119,7 +119,7 @@ impl Tcp {
 
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is
     /// recorded: the same range comes again until [`Self::record_retransmit`].
-    pub fn next_retransmit(&mut self, _now: Instant) -> Option<TxRange> {
+    pub fn next_retransmit(&mut self, now: Instant) -> Option<TxRange> {
         if !self.state.is_synchronized() || self.state == State::TimeWait {
             return None;
         }
@@ -137,6 +137,9 @@ impl Tcp {
             return None; // next_control has it
         }
         if !self.recovery.probe_wanted && !self.recovery.force_one {
+            if self.pacer.available(now, seg.len) == 0 {
+                return None;
+            }
             let pipe = self.pipe();
             if pipe > 0 && pipe.saturating_add(seg.len) > self.cwnd() {
                 return None;
@@ -289,7 +292,7 @@ impl Tcp {
         let idle = now - self.timers.sent_at;
         if idle > self.rtt.rto() && self.recovery.is_open() {
             self.congestion
-                .restart_after_idle(idle, self.rtt.rto());
+                .restart_after_idle(now, idle, self.rtt.rto());
         }
         self.timers.rto_started = now;
         self.timers.progress_at = now;

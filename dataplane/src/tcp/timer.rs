@@ -153,7 +153,9 @@ impl Tcp {
         }
         if due(self.timers.reorder) {
             self.timers.reorder = None;
-            self.detect_losses(now, c);
+            if self.detect_losses(now, c) > 0 {
+                self.limit_to_proportion();
+            }
             self.arm_retransmit(now);
         }
         if due(self.timers.persist) {
