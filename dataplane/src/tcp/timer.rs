@@ -216,6 +216,19 @@ impl Tcp {
         ));
     }
 
+    /// Retransmission timeouts back off no further than to `limit`; `None` lifts that. For a
+    /// subflow whose traffic another one carries: its retransmissions are only probes then, few
+    /// and small, and the usual back-off would find the path again as long after an outage as
+    /// the outage lasted.
+    pub fn limit_backoff(&mut self, now: Instant, limit: Option<Duration>) {
+        self.rtt.limit_backoff(limit);
+        if let Some((at, Retransmit::Timeout)) = &mut self.timers.retransmit
+            && self.state.is_synchronized()
+        {
+            *at = (*at).min(now + self.rtt.rto());
+        }
+    }
+
     fn on_probe_timeout(&mut self, now: Instant, c: &mut Counters) {
         c.inc(Counter::TCPLossProbes);
         self.totals.tail_probes += 1;

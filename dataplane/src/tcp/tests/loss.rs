@@ -252,3 +252,21 @@ fn retransmissions_are_paced() {
         test.now - from
     );
 }
+
+#[test]
+fn limited_back_off_finds_a_path_again_soon() {
+    let found = |limit: Option<Duration>| {
+        let mut test = Test::established(config());
+        test.send(1);
+        for _ in 0..8 {
+            while !test.timer().rto_fired {
+                test.resent();
+            }
+            test.tcp.limit_backoff(test.now, limit);
+            test.resent();
+        }
+        test.tcp.next_deadline().expect("still trying") - test.now
+    };
+    assert!(found(None) > Duration::from_secs(20));
+    assert_eq!(found(Some(Duration::from_secs(1))), Duration::from_secs(1));
+}
