@@ -269,8 +269,6 @@ counters! {
     ForeignFrame,
     /// Frames received.
     FramesRx,
-    /// Frames sent.
-    FramesTx,
     /// Payload bytes delivered to applications.
     BytesDelivered,
     /// Payload bytes taken from applications.
