@@ -9,11 +9,11 @@ use super::api::{Cx, SubflowId};
 use super::event::Event;
 use super::key;
 use super::state::Core;
-use super::subflow::Withdrawn;
+use super::subflow::{Subflow, Withdrawn};
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
-use crate::wire::types::AddressId;
+use crate::wire::types::{AddressId, FourTuple};
 
 /// Transmissions of an ADD_ADDR without echo: one and three repetitions.
 const ADD_ADDR_SENT_MAX: u8 = 4;
@@ -48,12 +48,15 @@ pub(crate) struct Addresses {
     remote: Vec<Remote>,
     failed: Vec<SocketAddr>,
     initial: Option<SocketAddr>,
+    /// Our end of the first subflow.
+    initial_local: Option<IpAddr>,
 }
 
 impl Addresses {
-    pub(crate) fn initial(&mut self, remote: SocketAddr) {
-        self.initial = Some(remote);
-        self.learned(AddressId::INITIAL, remote);
+    pub(crate) fn initial(&mut self, tuple: FourTuple) {
+        self.initial = Some(tuple.remote);
+        self.initial_local = Some(tuple.local.ip());
+        self.learned(AddressId::INITIAL, tuple.remote);
     }
 
     pub(crate) fn is_initial(&self, remote: SocketAddr) -> bool {
@@ -73,6 +76,18 @@ impl Addresses {
 
     pub(crate) fn remote_id_of(&self, addr: IpAddr) -> Option<AddressId> {
         self.remote.iter().find(|r| r.addr == addr).map(|r| r.id)
+    }
+
+    /// What the peer calls an address of ours: what it was announced as. The port decides
+    /// between announcements that differ in nothing else.
+    fn announced_id_of(&self, local: SocketAddr) -> Option<AddressId> {
+        if self.initial_local == Some(local.ip()) {
+            return Some(AddressId::INITIAL);
+        }
+        let named = self.announced.iter().filter(|a| a.addr == local.ip());
+        named
+            .min_by_key(|a| a.port != Some(local.port()))
+            .map(|a| a.id)
     }
 
     /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
@@ -98,6 +113,47 @@ impl Addresses {
 }
 
 impl Core {
+    /// The identifier of an own address that the peer joined (RFC 8684 §3.2: the peer may
+    /// hear of it in our SYN/ACK only).
+    pub(crate) fn local_id_of(&self, local: SocketAddr) -> AddressId {
+        self.addresses
+            .announced_id_of(local)
+            .or_else(|| {
+                let same = |s: &&Subflow| s.tuple().local.ip() == local.ip();
+                self.subflows.iter().find(same).map(Subflow::local_id)
+            })
+            .unwrap_or_else(|| self.unused_local_id())
+    }
+
+    /// From the top: the control plane numbers its endpoints from 1.
+    fn unused_local_id(&self) -> AddressId {
+        let taken = |id: AddressId| {
+            self.addresses.announced.iter().any(|a| a.id == id)
+                || self.subflows.iter().any(|s| s.local_id() == id)
+        };
+        // There are far fewer subflows and announcements than identifiers.
+        (1..=u8::MAX)
+            .rev()
+            .map(AddressId)
+            .find(|id| !taken(*id))
+            .unwrap_or(AddressId(u8::MAX))
+    }
+
+    /// From now on `id` names `addr` and nothing else.
+    fn name_local(&mut self, id: AddressId, addr: IpAddr) {
+        for i in 0..self.subflows.len() {
+            let (local, old) = (self.subflows[i].tuple().local, self.subflows[i].local_id());
+            if old == AddressId::INITIAL || (local.ip() == addr) == (old == id) {
+                continue;
+            }
+            self.subflows[i].path.local_id = if local.ip() == addr {
+                id
+            } else {
+                self.unused_local_id()
+            };
+        }
+    }
+
     /// Starts announcing an address.
     pub(crate) fn announce(
         &mut self,
@@ -127,6 +183,7 @@ impl Core {
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
+        self.name_local(id, addr);
         self.send_announcements(cx);
     }
 

@@ -95,6 +95,7 @@ impl Core {
             return Err(JoinReject::Malformed);
         };
         path.remote_id = address_id;
+        path.local_id = self.local_id_of(path.tuple.local);
         let tcp = accepted_tcp(cx, &path, syn, true);
         let id = self.allocate_id();
         let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);

@@ -381,6 +381,63 @@ fn addresses_are_announced_echoed_and_withdrawn() {
     net.complete(LIMIT);
 }
 
+/// Local identifiers of the server's subflows, and what the client knows them as.
+fn ids(net: &Net) -> Vec<(u8, u8)> {
+    let server = net.hosts[SERVER].info(net.now).subflows;
+    let client = net.hosts[CLIENT].info(net.now).subflows;
+    let seen = |local| client.iter().find(|c| c.remote == local).unwrap().remote_id;
+    server.iter().map(|s| (s.local_id, seen(s.local))).collect()
+}
+
+#[test]
+fn an_address_that_is_joined_bears_the_identifier_it_was_announced_by() {
+    let mut net = connected(23, vec![slow(), slow(), slow()], 9_000_000, 0);
+    let addr = address(SERVER, 1, false, 0).ip();
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(7), addr, None)
+    });
+    net.run_for(Duration::from_millis(100));
+    net.join(1).unwrap();
+    net.join(2).unwrap();
+    net.run_for(Duration::from_millis(300));
+    // The third was never announced: any identifier that is not another's.
+    assert_eq!(ids(&net), [(0, 0), (7, 7), (255, 255)]);
+    // Found by it, for its priority and its end.
+    let subflow = SubflowId(1);
+    net.with(SERVER, |conn, cx| conn.set_backup(cx, subflow, true));
+    net.run_for(Duration::from_millis(100));
+    let client = net.hosts[CLIENT].info(net.now);
+    assert!(
+        client
+            .subflows
+            .iter()
+            .any(|s| s.remote_id == 7 && s.backup_remote)
+    );
+    net.with(SERVER, |conn, cx| {
+        conn.remove_addresses(cx, &[AddressId(7)])
+    });
+    net.run_for(Duration::from_secs(1));
+    assert_eq!(ids(&net), [(0, 0), (255, 255)]);
+    assert_eq!(net.hosts[CLIENT].count(Counter::RmAddr), 1);
+    // Announced at last, the third goes by that.
+    let addr = address(SERVER, 2, false, 0).ip();
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(9), addr, None)
+    });
+    let server = net.hosts[SERVER].info(net.now).subflows;
+    assert_eq!(server[1].local_id, 9);
+    net.complete(LIMIT);
+}
+
+#[test]
+fn a_join_to_the_initial_address_is_to_address_zero() {
+    let mut net = connected(24, vec![slow()], 2_000_000, 0);
+    net.join(0).unwrap();
+    net.run_for(Duration::from_millis(300));
+    assert_eq!(ids(&net), [(0, 0), (0, 0)]);
+    net.complete(LIMIT);
+}
+
 #[test]
 fn announcements_repeat_until_echoed_and_one_does_not_hold_back_others() {
     let mut net = connected(16, vec![slow()], 20_000_000, 0);
