@@ -19,8 +19,9 @@ use crate::wire::types::{AddressId, FourTuple};
 const ADD_ADDR_SENT_MAX: u8 = 4;
 /// Own addresses announced per connection.
 const LOCAL_MAX: usize = 16;
-/// Remote endpoints whose join failed that are remembered.
+/// Remote endpoints whose join failed, and ones whose join did not, that are remembered.
 const FAILED_MAX: usize = 16;
+const PROVEN_MAX: usize = 16;
 
 /// An address of ours.
 #[derive(Copy, Clone, Debug)]
@@ -47,6 +48,8 @@ pub(crate) struct Addresses {
     announced: Vec<Announced>,
     remote: Vec<Remote>,
     failed: Vec<SocketAddr>,
+    /// Remote endpoints on which a join of ours came about.
+    proven: Vec<SocketAddr>,
     initial: Option<SocketAddr>,
     /// Our end of the first subflow.
     initial_local: Option<IpAddr>,
@@ -90,10 +93,24 @@ impl Addresses {
             .map(|a| a.id)
     }
 
+    /// A join to this endpoint came about.
+    pub(crate) fn join_worked(&mut self, remote: SocketAddr) {
+        if self.proven.contains(&remote) {
+            return;
+        }
+        if self.proven.len() == PROVEN_MAX {
+            self.proven.remove(0);
+        }
+        self.proven.push(remote);
+    }
+
     /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
-    /// is announced again), unless the reset said that it was for lack of resources.
+    /// is announced again), unless the reset said that it was for lack of resources. An
+    /// endpoint that was joined before exists: its path is down and may come back, and the
+    /// peer, who may not even know, would not announce it for that.
     pub(crate) fn join_failed(&mut self, remote: SocketAddr, reason: Option<u8>) {
-        let transient = reason == Some(reset_reason::LACK_OF_RESOURCES);
+        let transient =
+            reason == Some(reset_reason::LACK_OF_RESOURCES) || self.proven.contains(&remote);
         if !transient && !self.is_initial(remote) && !self.failed.contains(&remote) {
             if self.failed.len() == FAILED_MAX {
                 self.failed.remove(0);

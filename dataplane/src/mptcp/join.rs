@@ -240,6 +240,7 @@ impl Core {
         let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
         s.tcp.set_option_room(room);
         let tuple = s.tuple();
+        self.addresses.join_worked(tuple.remote);
         cx.actions.events.push(Event::SubflowEstablished {
             token,
             subflow: s.id,

@@ -109,6 +109,55 @@ fn a_failed_join_is_not_tried_again_until_announced() {
 }
 
 #[test]
+fn an_endpoint_that_was_joined_may_be_tried_until_it_is_back() {
+    let mut net = connected(25, vec![slow(), slow()], 9_000_000, 0);
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(300));
+    net.blackhole[1] = true;
+    net.with(CLIENT, |conn, cx| {
+        conn.close_subflow(cx, SubflowId(1), Some(5))
+    });
+    // Neither an attempt that is given up nor one that is refused says that it is gone.
+    let attempt = net.join(1).unwrap();
+    net.run_for(Duration::from_secs(1));
+    net.with(CLIENT, |conn, cx| conn.close_subflow(cx, attempt, None));
+    net.blackhole[1] = false;
+    net.middlebox = Some(Box::new(|p| {
+        if p.path == 1 && p.from == SERVER {
+            boxes::strip(p.bytes);
+        }
+        true
+    }));
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(200));
+    assert_eq!(live(&net, CLIENT), 1);
+    net.middlebox = None;
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(200));
+    assert_eq!(live(&net, CLIENT), 2);
+    net.complete(LIMIT);
+}
+
+#[test]
+fn a_known_address_that_is_announced_again_is_sent_again() {
+    let mut net = connected(26, vec![slow(), slow()], 6_000_000, 0);
+    let addr = address(SERVER, 1, false, 0).ip();
+    for times in 1..=3 {
+        net.with(SERVER, |conn, cx| {
+            conn.announce(cx, AddressId(1), addr, None)
+        });
+        net.run_for(Duration::from_millis(500));
+        let count = |host: usize, counter| net.hosts[host].count(counter);
+        assert_eq!(count(SERVER, Counter::AddAddrTx), times);
+        assert_eq!(count(CLIENT, Counter::AddAddr), times);
+        assert_eq!(count(SERVER, Counter::EchoAdd), times);
+    }
+    // No news for the path manager, though.
+    assert_eq!(announced(&net, CLIENT).len(), 1);
+    net.complete(LIMIT);
+}
+
+#[test]
 fn a_lost_join_ack_is_repeated_and_no_data_goes_before_it_is_acknowledged() {
     let mut net = connected(4, vec![slow(), slow()], 2_000_000, 0);
     let mut dropped = 0;
