@@ -126,6 +126,37 @@ fn options_stripped_from_syns_fall_back_to_tcp() {
     }
 }
 
+/// The third ACK and the first data are lost; the rest of the flight arrives without anything
+/// that names the keys. A bare ACK for it would make a Linux client fall back.
+#[test]
+fn data_that_overtakes_the_keys_is_not_acknowledged_bare() {
+    let mut link = LinkConfig::default();
+    let mut dropped = 0;
+    link.filters.push(Box::new(move |to, packet| {
+        let syn = packet[14 + 20 + 13] & 2 != 0;
+        let drop = to == SERVER && !syn && dropped < 2;
+        dropped += u32::from(drop);
+        !drop
+    }));
+    let bare = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let seen = bare.clone();
+    link.filters.push(Box::new(move |to, packet| {
+        let tcp = 14 + 20;
+        let options = &packet[tcp + 20..tcp + usize::from(packet[tcp + 12] >> 4) * 4];
+        let has_mptcp = options.windows(2).any(|w| w[0] == 30 && w[1] >= 3);
+        if to == CLIENT && !has_mptcp {
+            seen.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+        true
+    }));
+    let mut net = Net::new(14, vec![link]);
+    net.echo(MIB).check();
+    let server = net.sim.host(SERVER);
+    assert!(server.count(Counter::MPCapableEarlyDrop) > 0, "{:?}", server.counters());
+    assert_eq!(server.count(Counter::MPCapableFallbackACK), 0);
+    assert_eq!(bare.load(std::sync::atomic::Ordering::Relaxed), 0, "segments without an option");
+}
+
 #[test]
 fn options_stripped_from_everything_but_syns_fall_back_to_tcp() {
     for only_toward in [None, Some(CLIENT), Some(SERVER)] {

@@ -35,6 +35,8 @@ counters! {
     MPCapableSYNACKRX,
     /// Third ACK with MP_CAPABLE received.
     MPCapableACKRX,
+    /// Segment dropped: it overtook the one that names the keys.
+    MPCapableEarlyDrop,
     /// Server fell back: the third ACK had no MP_CAPABLE.
     MPCapableFallbackACK,
     /// Client fell back: the SYN/ACK had no MP_CAPABLE.
@@ -267,8 +269,6 @@ counters! {
     ForeignFrame,
     /// Frames received.
     FramesRx,
-    /// Frames sent.
-    FramesTx,
     /// Payload bytes delivered to applications.
     BytesDelivered,
     /// Payload bytes taken from applications.

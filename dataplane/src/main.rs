@@ -22,6 +22,13 @@ fn main() -> ExitCode {
         )
         .with_writer(std::io::stderr)
         .init();
+    // A worker that panics takes the process with it, whatever the profile: the supervisor
+    // starts a whole one, and XDP passes meanwhile. Half a dataplane would swallow packets.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     if stdin().is_terminal() {
         eprintln!("braid-dataplane is started by braidd: run `braidd --config FILE`");
         return ExitCode::from(2);

@@ -49,7 +49,7 @@ impl Default for HostConfig {
 
 /// The address of a host's end of a link.
 #[must_use]
-pub fn address(link: usize, host: usize, ipv6: bool) -> IpAddr {
+pub(super) fn address(link: usize, host: usize, ipv6: bool) -> IpAddr {
     let (l, h) = (
         u8::try_from(link).unwrap_or(255),
         u8::try_from(host + 1).unwrap_or(255),

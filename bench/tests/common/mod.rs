@@ -7,11 +7,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// The host that connects.
-pub const CLIENT: usize = 0;
+pub(crate) const CLIENT: usize = 0;
 /// The host that serves.
-pub const SERVER: usize = 1;
+pub(crate) const SERVER: usize = 1;
 /// The echo service's port.
-pub const ECHO: u16 = 7;
+pub(crate) const ECHO: u16 = 7;
 
 /// No run of these tests takes longer in virtual time.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -20,15 +20,15 @@ const LIMIT: Duration = Duration::from_secs(600);
 const SAMPLE: Duration = Duration::from_millis(20);
 
 /// See the module documentation.
-pub struct Net {
-    pub sim: Sim,
+pub(crate) struct Net {
+    pub(crate) sim: Sim,
     links: usize,
     /// Time and bytes put on each link so far.
     samples: Vec<(Duration, Vec<u64>)>,
 }
 
 /// A finished run.
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     net: &'a mut Net,
     client: Outcomes,
     bytes: u64,
@@ -37,11 +37,11 @@ pub struct Run<'a> {
 }
 
 impl Net {
-    pub fn new(seed: u64, links: Vec<LinkConfig>) -> Self {
+    pub(crate) fn new(seed: u64, links: Vec<LinkConfig>) -> Self {
         Self::with(seed, links, |_, _| {})
     }
 
-    pub fn with(
+    pub(crate) fn with(
         seed: u64,
         links: Vec<LinkConfig>,
         configure: impl Fn(usize, &mut HostConfig),
@@ -65,7 +65,7 @@ impl Net {
     }
 
     /// Sends `bytes` to the echo service and reads them back.
-    pub fn echo(&mut self, bytes: u64) -> Run<'_> {
+    pub(crate) fn echo(&mut self, bytes: u64) -> Run<'_> {
         let (_, client) = self
             .sim
             .connect(CLIENT, 0, ECHO, Role::Peer { send: bytes });
@@ -105,7 +105,7 @@ impl Net {
     }
 
     /// `count` connections at once, `bytes` each.
-    pub fn echo_many(&mut self, count: usize, bytes: u64) {
+    pub(crate) fn echo_many(&mut self, count: usize, bytes: u64) {
         let clients: Vec<Outcomes> = (0..count)
             .map(|i| {
                 self.sim
@@ -127,7 +127,7 @@ impl Net {
         self.check_frames();
     }
 
-    pub fn abort(&mut self, token: u32) {
+    pub(crate) fn abort(&mut self, token: u32) {
         let now = braid_dataplane::time::Instant::default()
             + braid_bench::sim::EPOCH
             + self.sim.elapsed();
@@ -140,7 +140,7 @@ impl Net {
     }
 
     /// Bytes that a link carried later than `after` the start.
-    pub fn bytes_after(&self, link: usize, after: Duration) -> u64 {
+    pub(crate) fn bytes_after(&self, link: usize, after: Duration) -> u64 {
         let end = self.sim.link(link).sent_bytes.iter().sum::<u64>();
         let then = self
             .samples
@@ -151,7 +151,7 @@ impl Net {
     }
 
     /// Every frame is free again, once both engines are idle.
-    pub fn check_frames(&mut self) {
+    pub(crate) fn check_frames(&mut self) {
         for host in [CLIENT, SERVER] {
             let frames = self.sim.host(host).frames();
             assert_eq!(
@@ -165,7 +165,7 @@ impl Net {
 
 impl Run<'_> {
     /// No longer pause between delivered bytes than this.
-    pub fn expect_gap_below(self, gap: Duration) -> Self {
+    pub(crate) fn expect_gap_below(self, gap: Duration) -> Self {
         assert!(
             self.gap_max < gap,
             "no bytes were delivered for {:?}",
@@ -175,7 +175,7 @@ impl Run<'_> {
     }
 
     /// The stream is right, the connection over, no frame lost.
-    pub fn check(self) {
+    pub(crate) fn check(self) {
         let outcome = self.client.get();
         if !self.done || outcome.wrong_at.is_some() || outcome.received != self.bytes {
             let trace = self.net.sim.dump_trace("failed");
@@ -193,7 +193,7 @@ impl Run<'_> {
 
 /// NOPs over every MPTCP option of the packets that `which(receiver, is SYN)` names, as
 /// iptables' TCPOPTSTRIP does.
-pub fn strip_mptcp(which: impl Fn(usize, bool) -> bool + 'static) -> Filter {
+pub(crate) fn strip_mptcp(which: impl Fn(usize, bool) -> bool + 'static) -> Filter {
     Box::new(move |to, packet| {
         let ip = 14;
         let tcp = ip
@@ -250,7 +250,7 @@ fn fix_checksum(packet: &mut [u8], ip: usize, tcp: usize) {
 }
 
 /// One random network; panics with the seed when anything is wrong.
-pub fn swarm_one(seed: u64, trace: bool) {
+pub(crate) fn swarm_one(seed: u64, trace: bool) {
     let mut rng = StdRng::seed_from_u64(seed);
     let count = rng.random_range(1..=3);
     let links = (0..count)

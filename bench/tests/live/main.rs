@@ -13,6 +13,7 @@ mod families;
 mod harness;
 mod many;
 mod plain_tcp;
+mod privileges;
 mod restart;
 mod support;
 mod workers;

@@ -341,6 +341,21 @@ impl Core {
         }
     }
 
+    /// A segment beyond the first bytes came before any that names the keys. Without them no
+    /// DATA_ACK can be sent, and a bare ACK would make the peer fall back (Linux judges by
+    /// the first ACK it gets): as good as lost, the peer repeats it after the keys.
+    pub(crate) fn overtakes_keys(&self, i: usize, packet: &TcpPacket) -> bool {
+        let s = &self.subflows[i];
+        let names_keys = |o: &MptcpOption| matches!(o, MptcpOption::MpCapable { .. });
+        s.phase == Phase::CapableAccepted
+            && self.is_mptcp()
+            && !packet.flags.contains(Flags::SYN)
+            && !packet.flags.contains(Flags::RST)
+            && packet.seq > s.tcp.irs() + 1
+            && !packet.options.mptcp.is_empty()
+            && !packet.options.mptcp.iter().any(names_keys)
+    }
+
     fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
         let s = &self.subflows[i];
         if !s.tcp.state().is_synchronized() {

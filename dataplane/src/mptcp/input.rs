@@ -35,6 +35,10 @@ impl Core {
             return;
         }
         self.note_repeated_syn(i, packet);
+        if self.overtakes_keys(i, packet) {
+            cx.counters.inc(Counter::MPCapableEarlyDrop);
+            return;
+        }
         let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
         let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));

@@ -22,6 +22,8 @@ const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
 const UNCONFIRMED_FINS_MAX: u32 = 4;
 /// What a timeout at connection level resends at once.
 const RESEND_BYTES: u64 = 65_536;
+/// How often a subflow that times out tries its path while another subflow works.
+const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// A stale subflow may keep this share of the send buffer from being freed before it is
 /// reset (RFC 8684 §3.3.6: reason 5).
 const PINNED_SHARE: u64 = 2;
@@ -98,7 +100,14 @@ impl Core {
     /// the second in a row makes the subflow stale.
     fn on_rto(&mut self, cx: &mut Cx<'_>, i: usize, consecutive: u32) {
         self.reinject_outstanding(i);
+        let another_works = self
+            .subflows
+            .iter()
+            .enumerate()
+            .any(|(n, s)| n != i && s.is_usable() && !s.impaired());
         let s = &mut self.subflows[i];
+        s.tcp
+            .limit_backoff(cx.now, another_works.then_some(PROBE_INTERVAL_MAX));
         if consecutive >= STALE_RTOS && !s.stale {
             s.stale = true;
             cx.counters.inc(Counter::SubflowStale);

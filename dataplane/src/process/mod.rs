@@ -182,10 +182,12 @@ impl Dataplane {
                 std::thread::sleep(Duration::from_millis(1));
             }
         }
-        // A panic aborts the process (see the release profile), so join cannot fail there.
-        self.threads
-            .into_iter()
-            .fold(true, |whole, t| t.join().unwrap_or(false) && whole)
+        let mut whole = true;
+        for thread in self.threads {
+            // Every worker is waited for; one that panicked has aborted the process.
+            whole &= thread.join().unwrap_or(false);
+        }
+        whole
     }
 }
 

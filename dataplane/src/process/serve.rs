@@ -49,12 +49,16 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
         for index in ready.clients.into_iter().rev() {
             match server.client(index)? {
                 After::GoOn => {}
-                After::Exit => return Ok(server.exit()),
+                After::Exit => {
+                    server.exit();
+                    return Ok(());
+                }
             }
         }
         if server.drained() {
             server.clients.broadcast(&DataplaneEvent::Drained);
-            return Ok(server.exit());
+            server.exit();
+            return Ok(());
         }
     }
 }

@@ -259,6 +259,16 @@ impl Tcp {
         marked
     }
 
+    /// Losses found without an ACK shrink the pipe, but nothing was delivered that would pay for
+    /// filling it again.
+    pub(super) fn limit_to_proportion(&mut self) {
+        let (pipe, mss) = (self.pipe(), self.mss());
+        if let Phase::Fast(prr) = &mut self.recovery.phase {
+            let ssthresh = self.congestion.window.ssthresh;
+            self.congestion.window.cwnd = prr.on_ack(0, pipe, ssthresh, mss, false);
+        }
+    }
+
     /// NewReno without SACK (RFC 6582 §3.2): the third duplicate, then each partial ACK.
     fn reno_losses(&mut self, advanced: bool, c: &mut Counters) -> u32 {
         if self.sack || self.board.is_empty() {
@@ -420,7 +430,10 @@ impl Tcp {
             return;
         }
         if let Some(srtt) = self.rtt.srtt() {
-            let rate = self.congestion.pacing_rate(srtt);
+            let rate = {
+                let fast = matches!(self.recovery.phase, Phase::Fast(_));
+                self.congestion.pacing_rate(srtt, fast)
+            };
             let mss = self.mss();
             self.pacer.set_rate(now, rate, mss);
         }

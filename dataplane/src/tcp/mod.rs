@@ -203,6 +203,8 @@ pub struct Tcp {
     peer_fin: Option<SeqNumber>,
     /// The edge of the header given out last; advertised when `ack_sent`.
     header_edge: SeqNumber,
+    /// ... and whether SACK blocks go with it.
+    header_has_sack: bool,
     last_ack_sent: SeqNumber,
     /// The last ACK said that the window is closed.
     window_closed: bool,
@@ -289,6 +291,7 @@ impl Tcp {
             delayed_ack: DelayedAck::new(config.delayed_ack),
             peer_fin: None,
             header_edge: SeqNumber::default(),
+            header_has_sack: false,
             last_ack_sent: SeqNumber::default(),
             window_closed: false,
             timestamps: None,

@@ -119,7 +119,7 @@ impl Tcp {
 
     /// The next range to send again, whole, if congestion control lets it go now. Nothing is
     /// recorded: the same range comes again until [`Self::record_retransmit`].
-    pub fn next_retransmit(&mut self, _now: Instant) -> Option<TxRange> {
+    pub fn next_retransmit(&mut self, now: Instant) -> Option<TxRange> {
         if !self.state.is_synchronized() || self.state == State::TimeWait {
             return None;
         }
@@ -137,6 +137,9 @@ impl Tcp {
             return None; // next_control has it
         }
         if !self.recovery.probe_wanted && !self.recovery.force_one {
+            if self.pacer.available(now, seg.len) == 0 {
+                return None;
+            }
             let pipe = self.pipe();
             if pipe > 0 && pipe.saturating_add(seg.len) > self.cwnd() {
                 return None;
@@ -289,7 +292,8 @@ impl Tcp {
         }
         let idle = now - self.timers.sent_at;
         if idle > self.rtt.rto() && self.recovery.is_open() {
-            self.congestion.restart_after_idle(idle, self.rtt.rto());
+            self.congestion
+                .restart_after_idle(now, idle, self.rtt.rto());
         }
         self.timers.rto_started = now;
         self.timers.progress_at = now;
@@ -305,6 +309,7 @@ impl Tcp {
     pub fn header(&mut self, now: Instant) -> HeaderFields {
         let (window, edge) = self.window.field(self.rcv_nxt);
         self.header_edge = edge;
+        self.header_has_sack = false;
         HeaderFields {
             ack: self.rcv_nxt,
             window,
@@ -348,10 +353,12 @@ impl Tcp {
         }
     }
 
-    /// SACK blocks for an ACK, as many as fit.
+    /// SACK blocks for an ACK, as many as fit; call it between [`Self::header`] and
+    /// [`Self::ack_sent`].
     #[must_use]
-    pub fn sack_blocks(&self, max: usize) -> SackBlocks {
+    pub fn sack_blocks(&mut self, max: usize) -> SackBlocks {
         if self.sack {
+            self.header_has_sack = true;
             self.reassembly.sack_blocks(max)
         } else {
             SackBlocks::default()
@@ -365,8 +372,12 @@ impl Tcp {
         self.pending.zero_window += u64::from(closed && !self.window_closed);
         self.window_closed = closed;
         self.last_ack_sent = self.rcv_nxt;
-        self.delayed_ack.sent();
-        self.reassembly.acked();
+        // Data has no room for SACK blocks. Did it count as the ACK of what came out of order,
+        // the peer would take for lost what was received, so a pure ACK is still owed.
+        if self.header_has_sack || !self.sack || !self.reassembly.owes_sack() {
+            self.delayed_ack.sent();
+            self.reassembly.reported();
+        }
     }
 
     /// The next received bytes in order.

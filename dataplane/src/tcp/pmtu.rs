@@ -20,6 +20,8 @@ const SUSPECT_RTOS: u32 = 2;
 const RAISE_AFTER_ICMP: Duration = Duration::from_secs(600);
 /// A path that was down looks like a black hole, so the first guess is reviewed soon.
 const RAISE_AFTER_GUESS_MIN: Duration = Duration::from_secs(5);
+/// A size that did not time out for so long after it was tried again works.
+const WORKS_AFTER: Duration = Duration::from_secs(10);
 
 /// The segment size in force. All sizes are MSS as in the option: TCP options not subtracted.
 #[derive(Clone, Debug)]
@@ -28,7 +30,11 @@ pub(super) struct PathMtu {
     current: u16,
     header_bytes: u16,
     raise_at: Option<Instant>,
+    /// How long the present guess stands, and how long the next one will.
+    guess: Option<Duration>,
     next_guess: Duration,
+    /// When the full size was last tried again.
+    raised_at: Option<Instant>,
 }
 
 impl PathMtu {
@@ -38,7 +44,9 @@ impl PathMtu {
             current: mss,
             header_bytes,
             raise_at: None,
+            guess: None,
             next_guess: RAISE_AFTER_GUESS_MIN,
+            raised_at: None,
         }
     }
 
@@ -76,15 +84,29 @@ impl PathMtu {
         if rtos < SUSPECT_RTOS {
             return false;
         }
-        let Some(base) = BASES.into_iter().find(|base| u32::from(*base) < len) else {
+        let base = BASES.into_iter().find(|base| u32::from(*base) < len);
+        let Some(base) = base.filter(|base| *base < self.current) else {
+            if self.guess.take().is_some() {
+                // The smallest vanish, too: it was not the size. Full size with the first ACK.
+                self.raise_at = Some(now);
+                self.next_guess = RAISE_AFTER_GUESS_MIN;
+            }
             return false;
         };
-        if base >= self.current {
-            return false;
-        }
+        let stands = match self.guess {
+            Some(stands) => stands,
+            None => {
+                if self.raised_at.is_some_and(|at| now - at > WORKS_AFTER) {
+                    self.next_guess = RAISE_AFTER_GUESS_MIN;
+                }
+                let stands = self.next_guess;
+                self.next_guess = (stands * 8).min(RAISE_AFTER_ICMP);
+                stands
+            }
+        };
+        self.guess = Some(stands);
         self.current = base;
-        self.raise_at = Some(now + self.next_guess);
-        self.next_guess = (self.next_guess * 8).min(RAISE_AFTER_ICMP);
+        self.raise_at = Some(now + stands);
         true
     }
 
@@ -92,6 +114,8 @@ impl PathMtu {
     pub(super) fn on_progress(&mut self, now: Instant) -> bool {
         if self.raise_at.is_some_and(|at| at <= now) {
             self.raise_at = None;
+            self.guess = None;
+            self.raised_at = Some(now);
             self.current = self.ceiling;
             return true;
         }
@@ -116,21 +140,39 @@ mod tests {
         assert_eq!(v6.mss(), 1220);
     }
 
+    fn s(seconds: u64) -> Instant {
+        Instant::from_millis(seconds * 1000)
+    }
+
     #[test]
     fn a_black_hole_lowers_twice_and_is_reviewed_ever_later() {
         let mut path = PathMtu::new(1460, 40);
-        assert!(!path.on_timeout(Instant::ZERO, 1, 1460));
-        assert!(path.on_timeout(Instant::ZERO, 2, 1460));
+        assert!(!path.on_timeout(s(0), 1, 1460));
+        assert!(path.on_timeout(s(0), 2, 1460));
         assert_eq!(path.mss(), 1220);
-        assert!(
-            !path.on_timeout(Instant::ZERO, 3, 100),
-            "not the size's fault"
-        );
-        assert!(path.on_timeout(Instant::ZERO, 3, 1220));
+        assert!(path.on_timeout(s(0), 3, 1220));
         assert_eq!(path.mss(), 536);
-        assert!(!path.on_timeout(Instant::ZERO, 4, 536));
-        assert!(!path.on_progress(Instant::from_millis(39_999)));
-        assert!(path.on_progress(Instant::from_millis(40_000)));
+        assert!(!path.on_progress(Instant::from_millis(4_999)));
+        assert!(path.on_progress(s(5)));
         assert_eq!(path.mss(), 1460);
+        assert!(path.on_timeout(s(6), 2, 1460));
+        assert!(!path.on_progress(s(45)));
+        assert!(path.on_progress(s(46)));
+        // It worked for long: what comes now is a new matter.
+        assert!(path.on_timeout(s(100), 2, 1460));
+        assert!(path.on_progress(s(105)));
+    }
+
+    #[test]
+    fn an_outage_is_not_blamed_on_the_size() {
+        let mut path = PathMtu::new(1460, 40);
+        for rtos in 1..20 {
+            path.on_timeout(s(0), rtos, path.mss().into());
+        }
+        assert_eq!(path.mss(), 536);
+        assert!(path.on_progress(s(1)), "with the first ACK");
+        assert_eq!(path.mss(), 1460);
+        assert!(path.on_timeout(s(2), 2, 1460));
+        assert!(path.on_progress(s(7)), "and no grudge is borne");
     }
 }

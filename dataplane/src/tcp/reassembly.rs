@@ -69,6 +69,8 @@ pub(super) struct Reassembly {
     blocks: [SackBlock; BLOCKS_MAX],
     blocks_len: usize,
     duplicate: Option<SackBlock>,
+    /// Blocks or a duplicate that no ACK has told yet.
+    unreported: bool,
 }
 
 impl Reassembly {
@@ -82,6 +84,7 @@ impl Reassembly {
             blocks: [SackBlock::default(); BLOCKS_MAX],
             blocks_len: 0,
             duplicate: None,
+            unreported: false,
         }
     }
 
@@ -135,6 +138,7 @@ impl Reassembly {
 
     fn note_duplicate(&mut self, left: SeqNumber, right: SeqNumber, out: &mut Received) {
         out.duplicate = true;
+        self.unreported = true;
         // RFC 2883 §4: one block, the first duplicate of the segment.
         if self.duplicate.is_none() {
             self.duplicate = Some((left, right));
@@ -304,6 +308,7 @@ impl Reassembly {
         let len = (self.blocks_len + 1).min(BLOCKS_MAX);
         self.blocks.copy_within(0..len - 1, 1);
         self.blocks[0] = block;
+        self.unreported = true;
         self.blocks_len = len;
     }
 
@@ -325,6 +330,7 @@ impl Reassembly {
     /// A duplicate that carried nothing new, such as a FIN.
     pub(super) fn report_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
         self.duplicate.get_or_insert((left, right));
+        self.unreported = true;
     }
 
     /// At most `max` blocks: the duplicate first (RFC 2883 §4), then by recency.
@@ -341,9 +347,15 @@ impl Reassembly {
         out
     }
 
-    /// An ACK left: duplicates are reported once.
-    pub(super) fn acked(&mut self) {
+    /// There is news for a SACK option.
+    pub(super) fn owes_sack(&self) -> bool {
+        self.unreported
+    }
+
+    /// An ACK with the blocks left: duplicates are reported once.
+    pub(super) fn reported(&mut self) {
         self.duplicate = None;
+        self.unreported = false;
     }
 
     /// Frees everything.
@@ -352,6 +364,7 @@ impl Reassembly {
         self.pieces = 0;
         self.queued_bytes = 0;
         self.blocks_len = 0;
+        self.unreported = false;
     }
 }
 

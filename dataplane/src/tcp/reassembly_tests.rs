@@ -70,7 +70,7 @@ fn what_came_first_stays() {
     assert!(got.queued && got.duplicate);
     assert_eq!(blocks(&r)[0], (2, 4), "DSACK first");
     assert_eq!(blocks(&r)[1], (1, 9));
-    r.acked();
+    r.reported();
     assert_eq!(blocks(&r), [(1, 9)]);
     let got = r.receive(seq(0), seq(0), bytes("aXXXXXXXXX"));
     assert_eq!(got.advanced, 10);
@@ -84,7 +84,7 @@ fn old_data_is_reported_once() {
     assert_eq!((got.advanced, got.duplicate), (2, true));
     assert_eq!(blocks(&r), [(5, 10)]);
     assert_eq!(drain(&mut r), "fg");
-    r.acked();
+    r.reported();
     assert!(blocks(&r).is_empty());
 }
 

@@ -20,6 +20,8 @@ pub(super) struct RttEstimator {
     min: Option<(Duration, Instant)>,
     rto_min: Duration,
     rto_max: Duration,
+    /// Back-off does not go beyond this.
+    backoff_max: Duration,
     backoff: u32,
 }
 
@@ -32,6 +34,7 @@ impl RttEstimator {
             min: None,
             rto_min,
             rto_max,
+            backoff_max: rto_max,
             backoff: 0,
         }
     }
@@ -98,7 +101,12 @@ impl RttEstimator {
     pub(super) fn rto(&self) -> Duration {
         self.rto_base()
             .saturating_mul(1 << self.backoff.min(20))
-            .min(self.rto_max)
+            .min(self.backoff_max.max(self.rto_base()))
+    }
+
+    /// Back-off ends at `limit`, or at the ceiling.
+    pub(super) fn limit_backoff(&mut self, limit: Option<Duration>) {
+        self.backoff_max = limit.unwrap_or(self.rto_max).min(self.rto_max);
     }
 
     /// Doubles the timeout.
@@ -150,6 +158,21 @@ mod tests {
         assert_eq!(rtt.rto(), Duration::from_secs(120));
         rtt.sample(Instant::ZERO, 100 * MS);
         assert_eq!(rtt.rto(), 300 * MS);
+    }
+
+    #[test]
+    fn limited_back_off_ends_early_but_never_below_the_base() {
+        let mut rtt = estimator();
+        rtt.sample(Instant::ZERO, 100 * MS);
+        rtt.limit_backoff(Some(Duration::from_secs(1)));
+        for _ in 0..10 {
+            rtt.back_off();
+        }
+        assert_eq!(rtt.rto(), Duration::from_secs(1));
+        rtt.limit_backoff(Some(MS));
+        assert_eq!(rtt.rto(), 300 * MS);
+        rtt.limit_backoff(None);
+        assert_eq!(rtt.rto(), Duration::from_secs(120));
     }
 
     #[test]

@@ -153,7 +153,9 @@ impl Tcp {
         }
         if due(self.timers.reorder) {
             self.timers.reorder = None;
-            self.detect_losses(now, c);
+            if self.detect_losses(now, c) > 0 {
+                self.limit_to_proportion();
+            }
             self.arm_retransmit(now);
         }
         if due(self.timers.persist) {
@@ -212,6 +214,19 @@ impl Tcp {
             now + backed_off.min(self.config.max_rto),
             Retransmit::Timeout,
         ));
+    }
+
+    /// Retransmission timeouts back off no further than to `limit`; `None` lifts that. For a
+    /// subflow whose traffic another one carries: its retransmissions are only probes then, few
+    /// and small, and the usual back-off would find the path again as long after an outage as
+    /// the outage lasted.
+    pub fn limit_backoff(&mut self, now: Instant, limit: Option<Duration>) {
+        self.rtt.limit_backoff(limit);
+        if let Some((at, Retransmit::Timeout)) = &mut self.timers.retransmit
+            && self.state.is_synchronized()
+        {
+            *at = (*at).min(now + self.rtt.rto());
+        }
     }
 
     fn on_probe_timeout(&mut self, now: Instant, c: &mut Counters) {

@@ -243,6 +243,8 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             self.parts.engine.on_timers(now);
             worked = true;
         }
+        // Claims go out before the SYN/ACKs that make peers send: see `receive`.
+        self.send_outbound();
         if self.parts.engine.has_work() {
             let mut sink = Sink {
                 ports: &mut self.parts.ports,
@@ -274,6 +276,11 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         if n == 0 {
             return false;
         }
+        // Another worker claims a flow before it answers the peer. So a packet that follows
+        // such an answer is in the batch only after the claim is in the ring: taking the
+        // ring between the two never sees the packet without its owner.
+        self.take_handoffs(now);
+        let slot = &mut self.parts.ports[index];
         let arrival = Arrival {
             port: slot.interface,
             mtu: slot.mtu,

@@ -3,8 +3,6 @@
 //! Times in seconds and windows in segments, as in the RFC, in `f64`: one ACK costs some ten
 //! floating-point operations and the cube root is taken once per loss.
 
-use core::time::Duration;
-
 use super::{AckSample, Controller, Window};
 use crate::time::Instant;
 
@@ -30,6 +28,8 @@ pub(super) struct Cubic {
     w_est: f64,
     /// When this growth period began.
     epoch: Option<Instant>,
+    /// Until when the curve was followed.
+    followed: Option<Instant>,
     /// Fraction of a byte the window is owed.
     fraction: f64,
 }
@@ -63,6 +63,7 @@ impl Controller for Cubic {
                 ack.now
             }
         };
+        self.followed = Some(ack.now);
         let t = (ack.now - epoch).as_secs_f64();
         let acked = f64::from(ack.acked) / mss;
 
@@ -121,10 +122,11 @@ impl Controller for Cubic {
         self.epoch = None;
     }
 
-    fn on_idle(&mut self, idle: Duration) {
-        // RFC 9438 §5.8: time without data is not time on the curve.
-        if let Some(epoch) = &mut self.epoch {
-            *epoch += idle;
+    fn on_unused(&mut self, now: Instant) {
+        // RFC 9438 §5.8: such time is not time on the curve.
+        if let (Some(epoch), Some(followed)) = (&mut self.epoch, &mut self.followed) {
+            *epoch += now - *followed;
+            *followed = now;
         }
     }
 }
@@ -132,6 +134,8 @@ impl Controller for Cubic {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use core::time::Duration;
 
     const MSS: u32 = 1000;
     const RTT_MS: u64 = 100;
@@ -177,6 +181,24 @@ mod tests {
         assert!((995.0..1005.0).contains(&plateau), "{plateau}");
         let convex = at(9_100, 14_000);
         assert!((1040.0..1060.0).contains(&convex), "{convex}");
+    }
+
+    #[test]
+    fn time_with_an_unused_window_is_not_time_on_the_curve() {
+        let mut cubic = Cubic::default();
+        let mut window = Window {
+            cwnd: 1000 * MSS,
+            ssthresh: 1000 * MSS,
+            mss: MSS,
+        };
+        window.cwnd = cubic.on_congestion_event(&window, 0);
+        round(&mut cubic, &mut window, 0);
+        // Twenty seconds of a trickle: the curve would be at 1500 segments.
+        for now in (0..20_000).step_by(RTT_MS as usize) {
+            cubic.on_unused(Instant::from_millis(now));
+        }
+        round(&mut cubic, &mut window, 20_000);
+        assert!(window.cwnd < 725 * MSS, "{}", window.cwnd);
     }
 
     #[test]

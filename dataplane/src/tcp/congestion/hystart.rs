@@ -8,7 +8,7 @@ use super::AckSample;
 const MIN_RTT_THRESH: Duration = Duration::from_millis(4);
 const MAX_RTT_THRESH: Duration = Duration::from_millis(16);
 const MIN_RTT_DIVISOR: u32 = 8;
-const N_RTT_SAMPLE: u32 = 8;
+const N_RTT_SAMPLE: usize = 8;
 /// Growth in conservative slow start is divided by this.
 pub(super) const CSS_GROWTH_DIVISOR: u32 = 4;
 const CSS_ROUNDS: u32 = 5;
@@ -24,31 +24,48 @@ pub(super) enum Growth {
     Exit,
 }
 
-/// Smallest round trips of this round and the last.
+/// Round trips of this round and the last.
 #[derive(Clone, Debug, Default)]
 pub(super) struct HyStart {
     last_round_min: Option<Duration>,
     current_round_min: Option<Duration>,
-    samples: u32,
+    /// The newest samples of this round.
+    recent: [Duration; N_RTT_SAMPLE],
+    samples: usize,
     /// Conservative slow start: its baseline and rounds so far.
     css: Option<(Duration, u32)>,
 }
 
 impl HyStart {
+    fn sample(&mut self, rtt: Duration) {
+        self.current_round_min = Some(self.current_round_min.map_or(rtt, |min| min.min(rtt)));
+        self.recent[self.samples % N_RTT_SAMPLE] = rtt;
+        self.samples += 1;
+    }
+
+    /// The smallest of the last [`N_RTT_SAMPLE`] samples of this round.
+    ///
+    /// RFC 9406 §4.2 takes the minimum since the round began. But a window that has outgrown the
+    /// path builds its queue while the round lasts: the round's minimum is its first sample, from
+    /// before the queue, and what the rest of the round says would be heard a whole doubling
+    /// later.
+    fn recent_min(&self) -> Option<Duration> {
+        let enough = self.samples >= N_RTT_SAMPLE;
+        self.recent.iter().min().copied().filter(|_| enough)
+    }
+
     pub(super) fn on_ack(&mut self, ack: &AckSample) -> Growth {
         if let Some(rtt) = ack.rtt {
-            self.current_round_min = Some(self.current_round_min.map_or(rtt, |min| min.min(rtt)));
-            self.samples += 1;
+            self.sample(rtt);
         }
-        let enough = self.samples >= N_RTT_SAMPLE;
-        match (&self.css, self.last_round_min, self.current_round_min) {
-            (None, Some(last), Some(current)) if enough => {
+        match (&self.css, self.last_round_min, self.recent_min()) {
+            (None, Some(last), Some(recent)) => {
                 let threshold = (last / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
-                if current >= last + threshold {
-                    self.css = Some((current, 0));
+                if recent >= last + threshold {
+                    self.css = Some((recent, 0));
                 }
             }
-            (Some((baseline, _)), _, Some(current)) if enough && current < *baseline => {
+            (Some((baseline, _)), _, Some(recent)) if recent < *baseline => {
                 // The growth was jitter: resume.
                 self.css = None;
             }
@@ -103,6 +120,28 @@ mod tests {
             assert_eq!(round(&mut hystart, 55), Growth::Conservative);
         }
         assert_eq!(round(&mut hystart, 55), Growth::Exit);
+    }
+
+    #[test]
+    fn a_queue_that_builds_within_the_round_is_noticed_in_it() {
+        let mut hystart = HyStart::default();
+        assert_eq!(round(&mut hystart, 10), Growth::Full);
+        let mut at_ms = None;
+        for rtt_ms in 10..30 {
+            let growth = hystart.on_ack(&AckSample {
+                now: Instant::ZERO,
+                acked: 1000,
+                rtt: Some(Duration::from_millis(rtt_ms)),
+                srtt: Duration::ZERO,
+                round_end: false,
+                cwnd_limited: true,
+            });
+            if growth == Growth::Conservative {
+                at_ms.get_or_insert(rtt_ms);
+            }
+        }
+        // The eighth sample from 14 ms on.
+        assert_eq!(at_ms, Some(21));
     }
 
     #[test]

@@ -67,8 +67,8 @@ trait Controller {
     fn on_timeout(&mut self, window: &Window, in_flight: u32) -> u32;
     /// The last congestion event was spurious and the window is as before it.
     fn on_undo(&mut self);
-    /// Sending resumed after `idle`.
-    fn on_idle(&mut self, idle: Duration);
+    /// Until `now` the window was not in use: nothing was sent, or less than it allowed.
+    fn on_unused(&mut self, now: Instant);
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +141,8 @@ impl Congestion {
             }
         } else if ack.cwnd_limited {
             dispatch!(&mut self.algorithm, c => c.on_ack(ack, window));
+        } else {
+            dispatch!(&mut self.algorithm, c => c.on_unused(ack.now));
         }
     }
 
@@ -179,7 +181,7 @@ impl Congestion {
     }
 
     /// Applies [`Self::window_after_idle`].
-    pub(super) fn restart_after_idle(&mut self, idle: Duration, rto: Duration) {
+    pub(super) fn restart_after_idle(&mut self, now: Instant, idle: Duration, rto: Duration) {
         let cwnd = self.window_after_idle(idle, rto);
         if cwnd < self.window.cwnd {
             // Slow start returns quickly to what was known to fit.
@@ -187,7 +189,7 @@ impl Congestion {
             self.window.ssthresh = self.window.ssthresh.max(known);
             self.window.cwnd = cwnd;
         }
-        dispatch!(&mut self.algorithm, c => c.on_idle(idle));
+        dispatch!(&mut self.algorithm, c => c.on_unused(now));
     }
 
     /// The segment size changed; the window in bytes stays, but not below one segment, nor the
@@ -198,15 +200,20 @@ impl Congestion {
         self.window.ssthresh = self.window.ssthresh.max(2 * mss);
     }
 
-    /// Linux's factors: two windows per round trip in slow start, 1.2 afterwards.
-    pub(super) fn pacing_rate(&self, srtt: Duration) -> u64 {
-        let percent = if self.window.cwnd < self.window.ssthresh / 2 {
-            200
+    /// Linux's factors: two windows per round trip in slow start, 1.2 afterwards. In fast
+    /// recovery the window of the moment is what PRR lets go now; the rate is that of the window
+    /// it leads to.
+    pub(super) fn pacing_rate(&self, srtt: Duration, fast_recovery: bool) -> u64 {
+        let Window { cwnd, ssthresh, .. } = self.window;
+        let (window, percent) = if fast_recovery {
+            (cwnd.max(ssthresh), 120)
+        } else if cwnd < ssthresh / 2 {
+            (cwnd, 200)
         } else {
-            120
+            (cwnd, 120)
         };
         let ns = u64::try_from(srtt.as_nanos()).unwrap_or(u64::MAX).max(1000);
-        let bytes = u128::from(self.window.cwnd) * percent * 10_000_000;
+        let bytes = u128::from(window) * percent * 10_000_000;
         u64::try_from(bytes / u128::from(ns))
             .unwrap_or(u64::MAX)
             .max(1)
@@ -291,7 +298,7 @@ mod tests {
         let rto = Duration::from_millis(200);
         assert_eq!(c.window_after_idle(rto / 2, rto), 100 * MSS);
         assert_eq!(c.window_after_idle(rto * 2, rto), 25 * MSS);
-        c.restart_after_idle(rto * 100, rto);
+        c.restart_after_idle(Instant::ZERO + rto * 100, rto * 100, rto);
         assert_eq!(c.window.cwnd, 10 * MSS);
     }
 
@@ -299,8 +306,10 @@ mod tests {
     fn pacing_is_faster_in_slow_start() {
         let mut c = Congestion::new(CongestionKind::NewReno, MSS, false, true);
         let srtt = Duration::from_millis(10);
-        assert_eq!(c.pacing_rate(srtt), 2_000_000);
+        assert_eq!(c.pacing_rate(srtt, false), 2_000_000);
         c.window.ssthresh = 10 * MSS;
-        assert_eq!(c.pacing_rate(srtt), 1_200_000);
+        assert_eq!(c.pacing_rate(srtt, false), 1_200_000);
+        c.window.cwnd = MSS;
+        assert_eq!(c.pacing_rate(srtt, true), 1_200_000, "what PRR leads to");
     }
 }

@@ -1,8 +1,7 @@
 //! NewReno (RFC 5681 §3.1 with the byte counting of RFC 3465).
 
-use core::time::Duration;
-
 use super::{AckSample, Controller, Window};
+use crate::time::Instant;
 
 /// One segment per window of acknowledged data; half the flight at a loss.
 #[derive(Clone, Debug, Default)]
@@ -33,13 +32,14 @@ impl Controller for NewReno {
 
     fn on_undo(&mut self) {}
 
-    fn on_idle(&mut self, _idle: Duration) {}
+    fn on_unused(&mut self, _now: Instant) {}
 }
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use super::*;
-    use crate::time::Instant;
 
     #[test]
     fn one_segment_per_window() {

@@ -1,6 +1,7 @@
 //! Recovery: how fast, and by which mechanism.
 
 use super::pair::{Link, Pair};
+use super::peer::{MSS, Test, ack, config};
 use crate::counters::Counter;
 use crate::tcp::{CongestionKind, TcpConfig};
 use crate::time::{Duration, Instant};
@@ -199,4 +200,73 @@ fn a_dead_path_ends_by_the_user_timeout() {
     assert!(pair.hosts[0].timed_out);
     let waited = pair.now - from;
     assert!((29..=31).contains(&waited.as_secs()), "{waited:?}");
+}
+
+#[test]
+fn losses_found_by_the_timer_are_repaired_at_the_pace_of_delivery() {
+    let mut test = Test::established(config());
+    assert_eq!(test.send(10), 10);
+    test.wait(10);
+    test.recv(ack(1, 1).sack(&[(1 + 9 * MSS, 1 + 10 * MSS)]));
+    assert!(test.resent().is_empty(), "may be reordering");
+    test.timer();
+    assert_eq!(test.tcp.info().lost_segments, 9);
+    // One segment arrived: nine must not leave in its place.
+    assert_eq!(test.resent(), [1]);
+    assert_eq!(test.send(1), 0);
+}
+
+#[test]
+fn retransmissions_are_paced() {
+    let mut test = Test::established(crate::tcp::TcpConfig {
+        pacing: true,
+        ..config()
+    });
+    // Slow start to 40 segments, which are out then.
+    let (mut sent, mut una) = (0, 0);
+    while sent - una < 40 {
+        test.recv(ack(1, 1 + sent * MSS));
+        una = sent;
+        for _ in 0..100 {
+            sent += test.send(40);
+            test.now += Duration::from_micros(100);
+        }
+    }
+    assert_eq!(test.tcp.unacked_bytes(), 40 * MSS);
+    let una = test.tcp.snd_una();
+    // A router wants smaller packets: all of it goes again, but not at once.
+    let mut c = crate::counters::Counters::new();
+    assert!(test.tcp.on_path_mtu(test.now, una, 540, &mut c));
+    let from = test.now;
+    let burst = test.resent().len();
+    assert!((1..40).contains(&burst), "{burst}");
+    let mut resent = burst;
+    while resent < 80 {
+        assert!(test.now - from < Duration::from_millis(20), "{resent}");
+        test.timer();
+        resent += test.resent().len();
+    }
+    assert!(
+        test.now - from > Duration::from_millis(3),
+        "{:?}",
+        test.now - from
+    );
+}
+
+#[test]
+fn limited_back_off_finds_a_path_again_soon() {
+    let found = |limit: Option<Duration>| {
+        let mut test = Test::established(config());
+        test.send(1);
+        for _ in 0..8 {
+            while !test.timer().rto_fired {
+                test.resent();
+            }
+            test.tcp.limit_backoff(test.now, limit);
+            test.resent();
+        }
+        test.tcp.next_deadline().expect("still trying") - test.now
+    };
+    assert!(found(None) > Duration::from_secs(20));
+    assert_eq!(found(Some(Duration::from_secs(1))), Duration::from_secs(1));
 }

@@ -284,6 +284,10 @@ impl Host {
         wire.ack = header.ack;
         wire.window = header.window;
         wire.options.timestamps = header.timestamps;
+        // As with MPTCP, data has no room for SACK blocks.
+        if wire.payload.is_empty() {
+            wire.options.sack = tcp.sack_blocks(3);
+        }
         tcp.ack_sent(now);
         let shift = tcp.info().window_scale.map_or(0, |(_, ours)| ours);
         let right = header.ack + (u32::from(header.window) << shift);
@@ -331,7 +335,6 @@ impl Host {
             }
             Control::Ack { seq } | Control::Probe { seq } => {
                 wire = blank(seq);
-                wire.options.sack = tcp.sack_blocks(3);
                 Self::fill_header(tcp, now, &mut wire, edge);
             }
             Control::Fin { seq } => {

@@ -260,9 +260,17 @@ impl Test {
     pub(super) fn takes_ack(&mut self) -> bool {
         let is_ack = matches!(self.control(), Some(Control::Ack { .. }));
         if is_ack {
-            self.acked();
+            self.reported();
         }
         is_ack
+    }
+
+    /// The SACK blocks of a pure ACK that leaves.
+    pub(super) fn reported(&mut self) -> Vec<(u32, u32)> {
+        self.tcp.header(self.now);
+        let blocks = self.tcp.sack_blocks(3);
+        self.tcp.ack_sent(self.now);
+        blocks.iter().map(|(l, r)| (*l - IRS, *r - IRS)).collect()
     }
 
     /// Sends full segments; returns how many the budget let go.
@@ -287,8 +295,11 @@ impl Test {
     pub(super) fn resent(&mut self) -> Vec<u32> {
         let mut out = vec![];
         while let Some(range) = self.tcp.next_retransmit(self.now) {
-            let mapping = range.map.dsn..range.map.dsn + u64::from(range.map.len);
-            assert!(mapping.contains(&range.dsn), "mapping copied verbatim");
+            let (map, end) = (range.map, range.dsn + u64::from(range.len));
+            assert!(
+                map.dsn <= range.dsn && end <= map.dsn + 1000 && map.len == 1000,
+                "mapping copied verbatim: {range:?}"
+            );
             self.tcp.record_retransmit(self.now, range.seq, range.len);
             out.push(range.seq - ISS);
         }

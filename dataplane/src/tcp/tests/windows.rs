@@ -197,6 +197,26 @@ fn out_of_order_refill_and_repetition_are_acknowledged_at_once() {
     assert!(test.takes_ack(), "repetition");
 }
 
+#[test]
+fn data_does_not_stand_in_for_an_ack_with_sack_blocks() {
+    let (mut test, seq) = settled();
+    test.recv(ack(seq + 1000, 1).data(1000));
+    test.send(1);
+    test.acked();
+    assert!(test.tcp.is_ack_due(test.now), "the data had no blocks");
+    assert!(matches!(test.control(), Some(Control::Ack { .. })));
+    assert_eq!(test.reported(), [(seq + 1000, seq + 2000)]);
+    assert!(!test.takes_ack(), "once");
+    // The same for what came twice.
+    test.recv(ack(seq + 1000, 1).data(1000));
+    test.send(1);
+    test.acked();
+    assert!(matches!(test.control(), Some(Control::Ack { .. })));
+    let dsack = test.reported();
+    assert_eq!(dsack[0], (seq + 1000, seq + 2000));
+    assert_eq!(dsack.len(), 2);
+}
+
 // ---- idle and dead peers ----
 
 #[test]

@@ -118,7 +118,7 @@ impl<A: Application> Engine<A> {
         let length = template.emit(out, &header, options, 0, Sum::default());
         frame.set_len(length);
         match sink.send(port, &frame) {
-            Tx::Queued => self.counters.inc(Counter::FramesTx),
+            Tx::Queued => {}
             Tx::Full => self.counters.inc(Counter::TxRingFull),
             Tx::NoCarrier => self.counters.inc(Counter::TxNoCarrier),
         }
