@@ -358,7 +358,7 @@ impl Manager {
                     c.lost.remove(&pair);
                     c.given_up.insert(pair);
                 } else {
-                    self.lost(token, pair, established, now);
+                    self.lost(token, pair, established, now, out);
                 }
             }
             Event::Created { .. }
@@ -369,7 +369,7 @@ impl Manager {
     }
 
     /// A subflow failed. The side that can open it again does; the other one announces.
-    fn lost(&mut self, token: u32, pair: Pair, worked: bool, now: Instant) {
+    fn lost(&mut self, token: u32, pair: Pair, worked: bool, now: Instant, out: &mut Vec<Command>) {
         let managed = self.policy != Policy::None;
         let Some(c) = self.conns.get_mut(&token) else {
             return;
@@ -394,6 +394,20 @@ impl Manager {
             retry.at = now + retry.pause;
             retry.pause = (retry.pause * 2).min(RETRY_MAX.max(retry.pause));
         } else if worked && managed && c.server {
+            // The peer may not have heard of the end, and takes an announcement of an
+            // address that it has a subflow to for a repetition. So the address is
+            // withdrawn, which other stacks also count as room for one more announcement.
+            // The initial one stays: a client knows it, and may come back by itself.
+            let told = self
+                .endpoints
+                .of(pair.local)
+                .filter(|e| e.flags.signal && c.told.contains(&e.id));
+            if let Some(e) = told
+                && c.local.ip() != pair.local
+                && c.subflows.values().all(|s| s.local.ip() != pair.local)
+            {
+                out.push(Command::Remove { token, id: e.id });
+            }
             c.reannounce.entry(pair.local).or_insert(Reannounce {
                 at: now + RETRY_FIRST,
                 pause: RETRY_FIRST,
@@ -415,7 +429,7 @@ impl Manager {
         if let Some(c) = self.conns.get_mut(&token)
             && c.pending.remove(&pair).is_some()
         {
-            self.lost(token, pair, false, now);
+            self.lost(token, pair, false, now, out);
             self.reconcile(token, now, out);
         }
     }
@@ -478,7 +492,7 @@ impl Manager {
                     local: pair.local,
                     remote: pair.remote,
                 });
-                self.lost(token, pair, false, now);
+                self.lost(token, pair, false, now, out);
                 let Some(next) = self.conns.get_mut(&token) else {
                     break;
                 };

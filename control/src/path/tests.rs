@@ -178,6 +178,10 @@ fn open(local: &str, remote: SocketAddr, local_id: u8, remote_id: u8) -> Command
     }
 }
 
+fn remove(id: u8) -> Command {
+    Command::Remove { token: TOKEN, id }
+}
+
 fn announce(id: u8, address: &str) -> Command {
     Command::Announce {
         token: TOKEN,
@@ -408,7 +412,8 @@ fn the_passive_side_announces_a_lost_address_again() {
     let mut h = Host::new(Policy::Announce, &[(A2, &["signal"])]);
     assert_eq!(h.established(true), [announce(1, A2)]);
     let id = h.joined(A2, at(B2, 40001));
-    assert_eq!(h.closed(id, A2, at(B2, 40001), "timed out"), []);
+    // Withdrawn first: the peer may still believe in its subflow.
+    assert_eq!(h.closed(id, A2, at(B2, 40001), "timed out"), [remove(1)]);
     let done = h.wait(Duration::from_secs(10));
     assert_eq!(done[0], (1000, announce(1, A2)));
     assert!(done.windows(2).all(|w| w[1].0 - w[0].0 <= 2000), "{done:?}");
@@ -417,6 +422,16 @@ fn the_passive_side_announces_a_lost_address_again() {
     // The initial address has identifier 0.
     assert_eq!(h.closed(0, A1, at(B1, 40000), "timed out"), []);
     assert_eq!(h.wait(Duration::from_secs(1)), [(1000, announce(0, A1))]);
+}
+
+#[test]
+fn an_address_that_another_subflow_uses_is_not_withdrawn() {
+    let mut h = Host::new(Policy::Announce, &[(A2, &["signal"])]);
+    h.established(true);
+    let one = h.joined(A2, at(B2, 40001));
+    let other = h.joined(A2, at(B1, 40002));
+    assert_eq!(h.closed(one, A2, at(B2, 40001), "timed out"), []);
+    assert_eq!(h.closed(other, A2, at(B1, 40002), "timed out"), [remove(1)]);
 }
 
 #[test]

@@ -9,18 +9,19 @@ use super::api::{Cx, SubflowId};
 use super::event::Event;
 use super::key;
 use super::state::Core;
-use super::subflow::Withdrawn;
+use super::subflow::{Subflow, Withdrawn};
 use crate::counters::Counter;
 use crate::time::Instant;
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
-use crate::wire::types::AddressId;
+use crate::wire::types::{AddressId, FourTuple};
 
 /// Transmissions of an ADD_ADDR without echo: one and three repetitions.
 const ADD_ADDR_SENT_MAX: u8 = 4;
 /// Own addresses announced per connection.
 const LOCAL_MAX: usize = 16;
-/// Remote endpoints whose join failed that are remembered.
+/// Remote endpoints whose join failed, and ones whose join did not, that are remembered.
 const FAILED_MAX: usize = 16;
+const PROVEN_MAX: usize = 16;
 
 /// An address of ours.
 #[derive(Copy, Clone, Debug)]
@@ -47,13 +48,18 @@ pub(crate) struct Addresses {
     announced: Vec<Announced>,
     remote: Vec<Remote>,
     failed: Vec<SocketAddr>,
+    /// Remote endpoints on which a join of ours came about.
+    proven: Vec<SocketAddr>,
     initial: Option<SocketAddr>,
+    /// Our end of the first subflow.
+    initial_local: Option<IpAddr>,
 }
 
 impl Addresses {
-    pub(crate) fn initial(&mut self, remote: SocketAddr) {
-        self.initial = Some(remote);
-        self.learned(AddressId::INITIAL, remote);
+    pub(crate) fn initial(&mut self, tuple: FourTuple) {
+        self.initial = Some(tuple.remote);
+        self.initial_local = Some(tuple.local.ip());
+        self.learned(AddressId::INITIAL, tuple.remote);
     }
 
     pub(crate) fn is_initial(&self, remote: SocketAddr) -> bool {
@@ -75,10 +81,36 @@ impl Addresses {
         self.remote.iter().find(|r| r.addr == addr).map(|r| r.id)
     }
 
+    /// What the peer calls an address of ours: what it was announced as. The port decides
+    /// between announcements that differ in nothing else.
+    fn announced_id_of(&self, local: SocketAddr) -> Option<AddressId> {
+        if self.initial_local == Some(local.ip()) {
+            return Some(AddressId::INITIAL);
+        }
+        let named = self.announced.iter().filter(|a| a.addr == local.ip());
+        named
+            .min_by_key(|a| a.port != Some(local.port()))
+            .map(|a| a.id)
+    }
+
+    /// A join to this endpoint came about.
+    pub(crate) fn join_worked(&mut self, remote: SocketAddr) {
+        if self.proven.contains(&remote) {
+            return;
+        }
+        if self.proven.len() == PROVEN_MAX {
+            self.proven.remove(0);
+        }
+        self.proven.push(remote);
+    }
+
     /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
-    /// is announced again), unless the reset said that it was for lack of resources.
+    /// is announced again), unless the reset said that it was for lack of resources. An
+    /// endpoint that was joined before exists: its path is down and may come back, and the
+    /// peer, who may not even know, would not announce it for that.
     pub(crate) fn join_failed(&mut self, remote: SocketAddr, reason: Option<u8>) {
-        let transient = reason == Some(reset_reason::LACK_OF_RESOURCES);
+        let transient =
+            reason == Some(reset_reason::LACK_OF_RESOURCES) || self.proven.contains(&remote);
         if !transient && !self.is_initial(remote) && !self.failed.contains(&remote) {
             if self.failed.len() == FAILED_MAX {
                 self.failed.remove(0);
@@ -98,6 +130,47 @@ impl Addresses {
 }
 
 impl Core {
+    /// The identifier of an own address that the peer joined (RFC 8684 §3.2: the peer may
+    /// hear of it in our SYN/ACK only).
+    pub(crate) fn local_id_of(&self, local: SocketAddr) -> AddressId {
+        self.addresses
+            .announced_id_of(local)
+            .or_else(|| {
+                let same = |s: &&Subflow| s.tuple().local.ip() == local.ip();
+                self.subflows.iter().find(same).map(Subflow::local_id)
+            })
+            .unwrap_or_else(|| self.unused_local_id())
+    }
+
+    /// From the top: the control plane numbers its endpoints from 1.
+    fn unused_local_id(&self) -> AddressId {
+        let taken = |id: AddressId| {
+            self.addresses.announced.iter().any(|a| a.id == id)
+                || self.subflows.iter().any(|s| s.local_id() == id)
+        };
+        // There are far fewer subflows and announcements than identifiers.
+        (1..=u8::MAX)
+            .rev()
+            .map(AddressId)
+            .find(|id| !taken(*id))
+            .unwrap_or(AddressId(u8::MAX))
+    }
+
+    /// From now on `id` names `addr` and nothing else.
+    fn name_local(&mut self, id: AddressId, addr: IpAddr) {
+        for i in 0..self.subflows.len() {
+            let (local, old) = (self.subflows[i].tuple().local, self.subflows[i].local_id());
+            if old == AddressId::INITIAL || (local.ip() == addr) == (old == id) {
+                continue;
+            }
+            self.subflows[i].path.local_id = if local.ip() == addr {
+                id
+            } else {
+                self.unused_local_id()
+            };
+        }
+    }
+
     /// Starts announcing an address.
     pub(crate) fn announce(
         &mut self,
@@ -127,6 +200,7 @@ impl Core {
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
+        self.name_local(id, addr);
         self.send_announcements(cx);
     }
 

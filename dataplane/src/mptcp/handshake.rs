@@ -166,7 +166,7 @@ impl Core {
         subflow.path.local_id = AddressId::INITIAL;
         subflow.path.remote_id = AddressId::INITIAL;
         let tuple = subflow.tuple();
-        self.addresses.initial(tuple.remote);
+        self.addresses.initial(tuple);
         self.add_subflow(cx, subflow);
         cx.actions.events.push(Event::Created {
             token: self.id,

@@ -95,6 +95,7 @@ impl Core {
             return Err(JoinReject::Malformed);
         };
         path.remote_id = address_id;
+        path.local_id = self.local_id_of(path.tuple.local);
         let tcp = accepted_tcp(cx, &path, syn, true);
         let id = self.allocate_id();
         let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);
@@ -239,6 +240,7 @@ impl Core {
         let room = u8::try_from(s.data_options_len()).unwrap_or(u8::MAX);
         s.tcp.set_option_room(room);
         let tuple = s.tuple();
+        self.addresses.join_worked(tuple.remote);
         cx.actions.events.push(Event::SubflowEstablished {
             token,
             subflow: s.id,

@@ -615,6 +615,9 @@ impl Net {
         let now = self.now;
         let mut sub = self.path_of(to, path, 1, 1);
         sub.tuple = packet.tuple;
+        // As the engine has it: the connection knows its addresses.
+        sub.local_id = AddressId(0);
+        sub.remote_id = AddressId(0);
         let h = &mut self.hosts[to];
         let join = |o: &MptcpOption| matches!(o, MptcpOption::MpJoinSyn { .. });
         if packet.options.mptcp.iter().any(join) {

@@ -109,6 +109,55 @@ fn a_failed_join_is_not_tried_again_until_announced() {
 }
 
 #[test]
+fn an_endpoint_that_was_joined_may_be_tried_until_it_is_back() {
+    let mut net = connected(25, vec![slow(), slow()], 9_000_000, 0);
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(300));
+    net.blackhole[1] = true;
+    net.with(CLIENT, |conn, cx| {
+        conn.close_subflow(cx, SubflowId(1), Some(5))
+    });
+    // Neither an attempt that is given up nor one that is refused says that it is gone.
+    let attempt = net.join(1).unwrap();
+    net.run_for(Duration::from_secs(1));
+    net.with(CLIENT, |conn, cx| conn.close_subflow(cx, attempt, None));
+    net.blackhole[1] = false;
+    net.middlebox = Some(Box::new(|p| {
+        if p.path == 1 && p.from == SERVER {
+            boxes::strip(p.bytes);
+        }
+        true
+    }));
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(200));
+    assert_eq!(live(&net, CLIENT), 1);
+    net.middlebox = None;
+    net.join(1).unwrap();
+    net.run_for(Duration::from_millis(200));
+    assert_eq!(live(&net, CLIENT), 2);
+    net.complete(LIMIT);
+}
+
+#[test]
+fn a_known_address_that_is_announced_again_is_sent_again() {
+    let mut net = connected(26, vec![slow(), slow()], 6_000_000, 0);
+    let addr = address(SERVER, 1, false, 0).ip();
+    for times in 1..=3 {
+        net.with(SERVER, |conn, cx| {
+            conn.announce(cx, AddressId(1), addr, None)
+        });
+        net.run_for(Duration::from_millis(500));
+        let count = |host: usize, counter| net.hosts[host].count(counter);
+        assert_eq!(count(SERVER, Counter::AddAddrTx), times);
+        assert_eq!(count(CLIENT, Counter::AddAddr), times);
+        assert_eq!(count(SERVER, Counter::EchoAdd), times);
+    }
+    // No news for the path manager, though.
+    assert_eq!(announced(&net, CLIENT).len(), 1);
+    net.complete(LIMIT);
+}
+
+#[test]
 fn a_lost_join_ack_is_repeated_and_no_data_goes_before_it_is_acknowledged() {
     let mut net = connected(4, vec![slow(), slow()], 2_000_000, 0);
     let mut dropped = 0;
@@ -378,6 +427,63 @@ fn addresses_are_announced_echoed_and_withdrawn() {
         .collect();
     assert_eq!(removed, [2]);
     assert_eq!(net.hosts[CLIENT].count(Counter::RmAddrDrop), 1);
+    net.complete(LIMIT);
+}
+
+/// Local identifiers of the server's subflows, and what the client knows them as.
+fn ids(net: &Net) -> Vec<(u8, u8)> {
+    let server = net.hosts[SERVER].info(net.now).subflows;
+    let client = net.hosts[CLIENT].info(net.now).subflows;
+    let seen = |local| client.iter().find(|c| c.remote == local).unwrap().remote_id;
+    server.iter().map(|s| (s.local_id, seen(s.local))).collect()
+}
+
+#[test]
+fn an_address_that_is_joined_bears_the_identifier_it_was_announced_by() {
+    let mut net = connected(23, vec![slow(), slow(), slow()], 9_000_000, 0);
+    let addr = address(SERVER, 1, false, 0).ip();
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(7), addr, None)
+    });
+    net.run_for(Duration::from_millis(100));
+    net.join(1).unwrap();
+    net.join(2).unwrap();
+    net.run_for(Duration::from_millis(300));
+    // The third was never announced: any identifier that is not another's.
+    assert_eq!(ids(&net), [(0, 0), (7, 7), (255, 255)]);
+    // Found by it, for its priority and its end.
+    let subflow = SubflowId(1);
+    net.with(SERVER, |conn, cx| conn.set_backup(cx, subflow, true));
+    net.run_for(Duration::from_millis(100));
+    let client = net.hosts[CLIENT].info(net.now);
+    assert!(
+        client
+            .subflows
+            .iter()
+            .any(|s| s.remote_id == 7 && s.backup_remote)
+    );
+    net.with(SERVER, |conn, cx| {
+        conn.remove_addresses(cx, &[AddressId(7)])
+    });
+    net.run_for(Duration::from_secs(1));
+    assert_eq!(ids(&net), [(0, 0), (255, 255)]);
+    assert_eq!(net.hosts[CLIENT].count(Counter::RmAddr), 1);
+    // Announced at last, the third goes by that.
+    let addr = address(SERVER, 2, false, 0).ip();
+    net.with(SERVER, |conn, cx| {
+        conn.announce(cx, AddressId(9), addr, None)
+    });
+    let server = net.hosts[SERVER].info(net.now).subflows;
+    assert_eq!(server[1].local_id, 9);
+    net.complete(LIMIT);
+}
+
+#[test]
+fn a_join_to_the_initial_address_is_to_address_zero() {
+    let mut net = connected(24, vec![slow()], 2_000_000, 0);
+    net.join(0).unwrap();
+    net.run_for(Duration::from_millis(300));
+    assert_eq!(ids(&net), [(0, 0), (0, 0)]);
     net.complete(LIMIT);
 }
 
