@@ -1,6 +1,7 @@
 //! In mid-transfer a path fails and comes back.
 
-use std::time::{Duration, Instant};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use braid_bench::peer::client::Report;
 use braid_bench::testbed::topology::Traffic;
@@ -18,13 +19,22 @@ const AWAY: Duration = Duration::from_secs(3);
 const DATA_BYTES: u64 = 200_000;
 
 #[derive(Copy, Clone, Debug)]
-enum Failure {
+pub(crate) enum Failure {
     /// The peer sets its interface down.
     PeerLink,
     /// braid's own interface is set down, with frames in its TX ring.
     OwnLink,
     /// Everything vanishes, no link changes.
     Blackhole,
+    /// Every segment, of a join, too, is answered by a RST.
+    Reject,
+}
+
+impl Failure {
+    /// Where it happens.
+    pub(crate) fn needs_hop(self) -> bool {
+        matches!(self, Self::Blackhole | Self::Reject)
+    }
 }
 
 #[derive(Copy, Clone, Debug)]
@@ -40,7 +50,46 @@ fn switch(testbed: &Testbed, failure: Failure, path: u8, works: bool) -> Result<
         Failure::PeerLink => testbed.link(Role::Peer, path, works),
         Failure::OwnLink => testbed.link(Role::Braid, path, works),
         Failure::Blackhole => testbed.blackhole(path, !works),
+        Failure::Reject => reject(testbed, path, !works),
     }
+}
+
+fn reject(testbed: &Testbed, path: u8, on: bool) -> Result<()> {
+    let verb = if on { "-A" } else { "-D" };
+    for interface in [format!("hp{path}"), format!("hb{path}")] {
+        let rule = ["iptables", "-w", verb, "FORWARD", "-i", &interface];
+        let answer = ["-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset"];
+        testbed.run(Role::Hop, &[&rule[..], &answer[..]].concat())?;
+    }
+    Ok(())
+}
+
+/// Waits until the path carries data, takes it away for a while and gives it back. How
+/// long it took then until it carried data again.
+pub(crate) fn outage(
+    testbed: &Testbed,
+    failure: Failure,
+    path: u8,
+    carried: impl Fn() -> Result<u64>,
+) -> Result<Duration> {
+    std::thread::sleep(Duration::from_millis(1000));
+    let at_start = carried()?;
+    let before = "the path carries data before it fails";
+    wait_until(before, Duration::from_secs(3), || {
+        Ok(carried()? > at_start + DATA_BYTES)
+    })?;
+    switch(testbed, failure, path, false)?;
+    // What was on its way arrives, and is sent again.
+    std::thread::sleep(AWAY / 3);
+    let while_away = carried()?;
+    std::thread::sleep(AWAY * 2 / 3);
+    let while_away = carried()? - while_away;
+    assert!(while_away < DATA_BYTES, "{while_away} bytes while away");
+    switch(testbed, failure, path, true)?;
+    let at_return = carried()?;
+    wait_until("the path carries data again", RECOVERY_MAX, || {
+        Ok(carried()? > at_return + DATA_BYTES)
+    })
 }
 
 fn carried(testbed: &Testbed, path: u8, direction: Direction) -> Result<u64> {
@@ -51,13 +100,32 @@ fn carried(testbed: &Testbed, path: u8, direction: Direction) -> Result<u64> {
     })
 }
 
+/// The counters tell the story: what was lost went again, here or elsewhere; braid noticed
+/// that the path went and that it came back, be it by a new join, which counts as `joined`.
+pub(crate) fn tells(counters: &BTreeMap<String, u64>, failure: Failure, joined: &str) {
+    let count = |name: &str| counters.get(name).copied().unwrap_or(0);
+    let again = count("MPTCPRetrans") + count("RetransSegs");
+    assert!(again > 0, "{counters:?}");
+    let stale = count("SubflowStale");
+    let back = count("SubflowRecover") > 0 || count(joined) > 1;
+    match failure {
+        Failure::PeerLink => {}
+        Failure::OwnLink => {
+            assert!(stale + count("TxNoCarrier") > 0, "{counters:?}");
+            assert!(back, "{counters:?}");
+        }
+        Failure::Blackhole => assert!(stale > 0 && back, "{counters:?}"),
+        Failure::Reject => assert!(count(joined) > 1, "{counters:?}"),
+    }
+}
+
 fn path_fails(failure: Failure, direction: Direction, path: u8) -> Result<()> {
     let test = format!("{failure:?} {direction:?} path {path}");
     let Some(_turn) = turn(&test, &[]) else {
         return Ok(());
     };
     let testbed = testbed(Options {
-        hop: matches!(failure, Failure::Blackhole),
+        hop: failure.needs_hop(),
         ..Options::default()
     })?;
     let config = Config::announcing(&testbed)
@@ -82,22 +150,10 @@ fn path_fails(failure: Failure, direction: Direction, path: u8) -> Result<()> {
             &["download", "--to", "10.77.1.2:19", "--seconds", "12"],
         )?,
     };
-    let start = Instant::now();
-    std::thread::sleep(Duration::from_millis(1000));
-    let at_start = carried(&testbed, path, direction)?;
-    wait_until(
-        "the path carries data before it fails",
-        Duration::from_secs(3),
-        || Ok(carried(&testbed, path, direction)? > at_start + DATA_BYTES),
-    )?;
-    switch(&testbed, failure, path, false)?;
-    std::thread::sleep(AWAY);
-    switch(&testbed, failure, path, true)?;
-    let at_return = carried(&testbed, path, direction)?;
-    let recovery = wait_until("the path carries data again", RECOVERY_MAX, || {
-        Ok(carried(&testbed, path, direction)? > at_return + DATA_BYTES)
+    let recovery = outage(&testbed, failure, path, || {
+        carried(&testbed, path, direction)
     });
-    eprintln!("{test}: recovery {recovery:?}, at {:?}", start.elapsed());
+    eprintln!("{test}: recovery {recovery:?}");
     let report: Report = client.json(TRANSFER_TIMEOUT)?;
     eprintln!("{test}: {report:?}");
     assert!(report.intact, "{report:?}");
@@ -106,16 +162,7 @@ fn path_fails(failure: Failure, direction: Direction, path: u8) -> Result<()> {
     recovery?;
     if let Some(braidd) = subject.braid() {
         let counters = braidd.counters()?;
-        // The story: something was sent again, on this path or on the other.
-        let again = counters.get("MPTCPRetrans").copied().unwrap_or(0)
-            + counters.get("RetransSegs").copied().unwrap_or(0);
-        assert!(again > 0, "{counters:?}");
-        if matches!(failure, Failure::OwnLink) {
-            assert!(
-                counters.contains_key("TxNoCarrier") || again > 0,
-                "{counters:?}"
-            );
-        }
+        tells(&counters, failure, "MPJoinAckRx");
         assert_eq!(braidd.frames()?.leaked, 0);
     }
     Ok(())
@@ -149,4 +196,14 @@ fn silent_blackhole_while_receiving() -> Result<()> {
 #[test]
 fn silent_blackhole_while_sending() -> Result<()> {
     path_fails(Failure::Blackhole, Direction::FromBraid, 2)
+}
+
+#[test]
+fn rejected_while_receiving() -> Result<()> {
+    path_fails(Failure::Reject, Direction::ToBraid, 2)
+}
+
+#[test]
+fn rejected_while_sending() -> Result<()> {
+    path_fails(Failure::Reject, Direction::FromBraid, 2)
 }
