@@ -128,7 +128,7 @@ impl<A: Application> Engine<A> {
         };
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);
-        self.settle(now, slot);
+        self.touched(now, slot);
         Syn::Accepted
     }
 
@@ -167,6 +167,6 @@ impl<A: Application> Engine<A> {
                 self.refuse(path.port, syn, Some(reject.reset_reason()), sink);
             }
         }
-        self.settle(now, index);
+        self.touched(now, index);
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! - a flow in the table names a live connection slot (or TIME-WAIT, or another worker);
 //! - a connection is polled once per turn in which something happened to it, and only then;
+//!   its timer is set after the poll, not per packet;
 //! - everything a peer can grow is bounded: connections, flows, half-open connections per
 //!   service, TIME-WAIT, events.
 
@@ -17,6 +18,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -70,6 +72,13 @@ impl Default for EngineConfig {
 /// Joins per connection that wait for the handshake, at the most.
 const EARLY_JOINS_MAX: usize = 8;
 
+/// A connection that could not do what was due (its port is down) is asked again after
+/// this time, not at every tick of the wheel.
+const OVERDUE_WAIT: Duration = Duration::from_millis(10);
+
+/// Connections asked for frames per turn while frames are short: bounds what a turn copies.
+const RELIEVED_PER_TURN: usize = 16;
+
 /// What the engine asks of its worker: messages to other workers.
 #[derive(Debug)]
 pub enum Outbound {
@@ -91,6 +100,8 @@ struct Slot<A: Application> {
     name: Arc<str>,
     half_open: bool,
     dirty: bool,
+    /// Its timer fired since the last poll.
+    fired: bool,
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
@@ -117,8 +128,10 @@ pub struct Engine<A: Application> {
     dirty: VecDeque<u32>,
     events: VecDeque<(Arc<str>, Event)>,
     outbound: Vec<Outbound>,
-    /// Frames are short: no new connections.
+    /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
+    /// Slot that is next to give frames back.
+    relieved: usize,
     draining: bool,
 }
 
@@ -157,6 +170,7 @@ impl<A: Application> Engine<A> {
             events: VecDeque::with_capacity(config.events_max.min(256)),
             outbound: Vec::new(),
             pressure: false,
+            relieved: 0,
             draining: false,
             rng,
             config,
@@ -190,7 +204,7 @@ impl<A: Application> Engine<A> {
         let token = conn.token().0;
         let index = self.adopt(Box::new(conn), None, name.clone());
         self.route(index, tuple, None);
-        self.settle(now, index);
+        self.touched(now, index);
         Ok(token)
     }
 
@@ -200,8 +214,9 @@ impl<A: Application> Engine<A> {
         self.timers.advance(now, |id| due.push(id));
         for index in due.drain(..) {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
+                slot.fired = true;
                 slot.conn.on_timer(&mut cx!(self, now));
-                self.settle(now, index);
+                self.touched(now, index);
             }
         }
         self.due = due;
@@ -213,6 +228,9 @@ impl<A: Application> Engine<A> {
     /// Polls every connection to which something happened: applications, windows,
     /// scheduling, transmission. True when a port was full and some have more to send.
     pub fn run<S: TxSink>(&mut self, now: Instant, sink: &mut S) -> bool {
+        if self.pressure {
+            self.relieve(now);
+        }
         // One round: a connection that has more goes to the end and waits for the
         // next turn, so that no connection starves another or the receive path.
         let mut more = false;
@@ -227,9 +245,34 @@ impl<A: Application> Engine<A> {
             let progress = slot.conn.poll(&mut cx!(self, now), sink);
             let again = progress == Progress::More;
             more |= again;
-            self.settle_polled(now, index, again);
+            self.settle(now, index, again);
+            self.set_timer(now, index, again);
         }
         more
+    }
+
+    /// Copies out what slow readers have not read, so that its frames can receive and send
+    /// again: some connections each turn.
+    fn relieve(&mut self, now: Instant) {
+        for _ in 0..self.slots.len().min(RELIEVED_PER_TURN) {
+            self.relieved = (self.relieved + 1) % self.slots.len();
+            if let Some(slot) = self.slots[self.relieved].as_mut() {
+                slot.conn.release_frames(&mut cx!(self, now));
+            }
+        }
+    }
+
+    /// Sets the timer of a connection that was just polled.
+    fn set_timer(&mut self, now: Instant, index: u32, again: bool) {
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return;
+        };
+        let fired = std::mem::take(&mut slot.fired);
+        let deadline = match slot.conn.next_deadline() {
+            Some(at) if at <= now && fired && !again => Some(now + OVERDUE_WAIT),
+            deadline => deadline,
+        };
+        self.timers.schedule(index, deadline);
     }
 
     /// The next moment at which [`on_timers`](Self::on_timers) has work.
@@ -304,21 +347,23 @@ impl<A: Application> Engine<A> {
         if let Some(tuple) = opened {
             self.route(index, tuple, None);
         }
-        self.settle(now, index);
+        self.touched(now, index);
         Ok(())
     }
 
     /// A port lost or regained its carrier.
     pub fn on_carrier(&mut self, now: Instant, port: PortId, up: bool) {
         for index in 0..self.slots.len() {
-            if let Some(slot) = self.slots[index].as_mut() {
+            if let Some(slot) = self.slots[index].as_mut()
+                && slot.conn.subflows().any(|(_, path)| path.port == port)
+            {
                 let cx = &mut cx!(self, now);
                 if up {
                     slot.conn.on_port_up(cx, port);
                 } else {
                     slot.conn.on_port_down(cx, port);
                 }
-                self.settle(now, u32::try_from(index).expect("slots are counted in u32"));
+                self.touched(now, u32::try_from(index).expect("slots are counted in u32"));
             }
         }
     }
@@ -346,12 +391,13 @@ impl<A: Application> Engine<A> {
         for index in 0..self.slots.len() {
             if let Some(slot) = self.slots[index].as_mut() {
                 slot.conn.abort(&mut cx!(self, now));
-                self.settle(now, u32::try_from(index).expect("slots are counted in u32"));
+                self.touched(now, u32::try_from(index).expect("slots are counted in u32"));
             }
         }
     }
 
-    /// Few frames are left: refuse new connections until told otherwise.
+    /// Few frames are left: until told otherwise, refuse new connections and copy out what
+    /// readers have not read.
     pub fn set_pressure(&mut self, pressure: bool) {
         self.pressure = pressure;
     }
@@ -434,6 +480,7 @@ impl<A: Application> Engine<A> {
             name,
             half_open,
             dirty: false,
+            fired: false,
             early_joins: Vec::new(),
             routed: Vec::new(),
         };
@@ -464,12 +511,13 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// After anything happened to a connection: apply its actions, poll it next turn.
-    fn settle(&mut self, now: Instant, index: u32) {
-        self.settle_polled(now, index, true);
+    /// After anything happened to a connection: apply its actions, and poll it in this
+    /// turn, which sets its timer.
+    fn touched(&mut self, now: Instant, index: u32) {
+        self.settle(now, index, true);
     }
 
-    fn settle_polled(&mut self, now: Instant, index: u32, again: bool) {
+    fn settle(&mut self, now: Instant, index: u32, again: bool) {
         self.apply_actions(index);
         let Some(slot) = self.slots[index as usize].as_mut() else {
             return;
@@ -489,7 +537,6 @@ impl<A: Application> Engine<A> {
             self.open_early(now, index);
             return;
         }
-        self.timers.schedule(index, slot.conn.next_deadline());
         if again && !slot.dirty {
             slot.dirty = true;
             self.dirty.push_back(index);
@@ -511,7 +558,7 @@ impl<A: Application> Engine<A> {
                 self.route(index, tuple, None);
             }
         }
-        self.settle(now, index);
+        self.touched(now, index);
     }
 
     fn apply_actions(&mut self, index: u32) {

@@ -105,7 +105,7 @@ impl<A: Application> Engine<A> {
                 }
                 slot.conn
                     .on_packet(&mut cx!(self, now), subflow, tcp, chain);
-                self.settle(now, conn);
+                self.touched(now, conn);
                 None
             }
             Some(Flow::TimeWait { serial }) => {
@@ -191,7 +191,7 @@ impl<A: Application> Engine<A> {
                     .as_mut()
                     .expect("flow of a live slot");
                 slot.conn.on_icmp(&mut cx!(self, now), subflow, error);
-                self.settle(now, conn);
+                self.touched(now, conn);
                 None
             }
             Some(Flow::Foreign { worker }) => Some(self.hand_off(worker, arrival, frame)),
