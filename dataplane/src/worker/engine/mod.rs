@@ -27,7 +27,7 @@ use smallvec::SmallVec;
 pub use self::listen::Service;
 pub use self::receive::Arrival;
 use super::flow_table::{Flow, FlowTable};
-use super::time_wait::TimeWaitQueue;
+use super::time_wait::{Left, Route, TimeWaitQueue};
 use super::timer_wheel::TimerWheel;
 use crate::counters::{Counter, Counters};
 use crate::io::PortId;
@@ -105,7 +105,7 @@ struct Slot<A: Application> {
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
-    routed: Vec<(FourTuple, Option<u16>)>,
+    routed: Vec<(FourTuple, Route)>,
 }
 
 /// See the module documentation.
@@ -194,7 +194,7 @@ impl<A: Application> Engine<A> {
         if self.flows.lookup(&path.tuple).is_some() {
             return Err(ConnectError::Exists);
         }
-        if self.live >= self.config.connections_max {
+        if self.live >= self.config.connections_max || self.flows.is_full() {
             return Err(ConnectError::Limit);
         }
         let tuple = path.tuple;
@@ -220,8 +220,8 @@ impl<A: Application> Engine<A> {
             }
         }
         self.due = due;
-        while let Some((serial, tuple)) = self.time_wait.pop_expired(now) {
-            self.flows.remove(&tuple, Flow::TimeWait { serial });
+        while let Some(left) = self.time_wait.pop_expired(now) {
+            self.forget(left);
         }
     }
 
@@ -305,6 +305,9 @@ impl<A: Application> Engine<A> {
             Order::OpenSubflow(path) => {
                 if self.flows.lookup(&path.tuple).is_some() {
                     return Err(OrderError::Open(OpenError::Exists));
+                }
+                if self.flows.is_full() {
+                    return Err(OrderError::Open(OpenError::Limit));
                 }
                 if slot.conn.may_join() == Some(false) {
                     if slot.early_joins.len() >= EARLY_JOINS_MAX {
@@ -581,10 +584,12 @@ impl<A: Application> Engine<A> {
                     {
                         self.flows.remove(&tuple, flow);
                         if let Some(state) = time_wait {
-                            self.wait(tuple, state);
+                            self.wait(index, tuple, state);
                         }
                     }
-                    self.unroute(index, &tuple);
+                    if let Some(worker) = self.take_route(index, &tuple) {
+                        self.unroute(worker, tuple);
+                    }
                 }
             }
         }
@@ -604,11 +609,12 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    fn wait(&mut self, tuple: FourTuple, state: crate::tcp::TimeWait) {
-        let (serial, evicted) = self.time_wait.push(tuple, state);
-        if let Some((old, tuple)) = evicted {
+    fn wait(&mut self, index: u32, tuple: FourTuple, state: crate::tcp::TimeWait) {
+        let route = self.take_route(index, &tuple);
+        let (serial, evicted) = self.time_wait.push(tuple, state, route);
+        if let Some(left) = evicted {
             self.counters.inc(Counter::TimeWaitOverflow);
-            self.flows.remove(&tuple, Flow::TimeWait { serial: old });
+            self.forget(left);
         }
         if self
             .flows
@@ -619,18 +625,28 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    fn unroute(&mut self, index: u32, tuple: &FourTuple) {
-        let Some(slot) = self.slots[index as usize].as_mut() else {
-            return;
-        };
-        if let Some(i) = slot.routed.iter().position(|(t, _)| t == tuple) {
-            let (tuple, worker) = slot.routed.swap_remove(i);
-            self.outbound.push(Outbound::Route {
-                worker,
-                tuple,
-                claim: false,
-            });
+    /// A flow's TIME-WAIT is over.
+    fn forget(&mut self, left: Left) {
+        let serial = left.serial;
+        self.flows.remove(&left.tuple, Flow::TimeWait { serial });
+        if let Some(worker) = left.route {
+            self.unroute(worker, left.tuple);
         }
+    }
+
+    /// Nobody hands `tuple` over any more.
+    fn unroute(&mut self, worker: Route, tuple: FourTuple) {
+        self.outbound.push(Outbound::Route {
+            worker,
+            tuple,
+            claim: false,
+        });
+    }
+
+    fn take_route(&mut self, index: u32, tuple: &FourTuple) -> Option<Route> {
+        let slot = self.slots[index as usize].as_mut()?;
+        let i = slot.routed.iter().position(|(t, _)| t == tuple)?;
+        Some(slot.routed.swap_remove(i).1)
     }
 
     fn release(&mut self, index: u32) {
@@ -649,11 +665,7 @@ impl<A: Application> Engine<A> {
             *half_open = half_open.saturating_sub(1);
         }
         for (tuple, worker) in slot.routed {
-            self.outbound.push(Outbound::Route {
-                worker,
-                tuple,
-                claim: false,
-            });
+            self.unroute(worker, tuple);
         }
         self.live -= 1;
         self.free.push(index);
