@@ -665,3 +665,6 @@ fn wait<'a>(mailbox: &'a Mailbox, ports: impl Iterator<Item = BorrowedFd<'a>>, t
     // EINTR is a wake-up like any other.
     let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
 }
+
+#[cfg(test)]
+mod tests;
