@@ -311,3 +311,36 @@ fn slow() -> LinkConfig {
         ..LinkConfig::default()
     }
 }
+
+/// A path without carrier owes ACKs, FINs and probes that it cannot send. None of that
+/// may keep the worker from sleeping.
+#[test]
+fn a_dead_port_lets_the_worker_sleep() {
+    for links in [1, 2] {
+        let mut net = Net::new(41, (0..links).map(|_| slow()).collect());
+        for host in [CLIENT, SERVER] {
+            let fault = Fault::Carrier {
+                link: 0,
+                host,
+                up: false,
+            };
+            net.sim.at(Duration::from_millis(300), fault);
+        }
+        let (_, client) = net
+            .sim
+            .connect(CLIENT, 0, ECHO, Role::Peer { send: 1 << 40 });
+        // Past the first timeouts; then nothing but back-off on the only path.
+        net.sim.run_until(Duration::from_millis(600), |_| false);
+        assert!(client.get().received > 0);
+        for link in 1..links {
+            net.sim.reconfigure(link, |config| config.blackhole = true);
+        }
+        net.sim.run_until(Duration::from_millis(3_000), |_| false);
+        let mut steps = 0u32;
+        net.sim.run_until(Duration::from_millis(8_000), |_| {
+            steps += 1;
+            false
+        });
+        assert!(steps < 2_000, "{links} links: {steps} wake-ups in 5 s");
+    }
+}

@@ -229,6 +229,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     let bytes = mptcp.recv_buffer_frames.saturating_mul(1420);
     mptcp.recv_buffer_bytes = mptcp.recv_buffer_bytes.min(bytes);
     mptcp.send_buffer_bytes = mptcp.send_buffer_bytes.min(bytes);
+    mptcp.send_buffer_frames = mptcp.send_buffer_frames.min(setup.frames / 8);
     let count = |n: usize| u32::try_from(n).expect("workers are counted in u16");
     EngineConfig {
         mptcp,

@@ -118,6 +118,7 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
                 interface: id,
                 pool,
                 mtu: interface.mtu,
+                carrier: interface.carrier,
                 checksum: interface.rx_checksum,
                 name: interface.name.clone(),
                 ifindex: interface.ifindex,

@@ -9,9 +9,10 @@ use socket2::Socket;
 
 use super::clients::{Clients, Input};
 use super::{ANSWER_TIMEOUT, Dataplane, StartError, app, services};
+use crate::control::transport::MESSAGE_MAX_BYTES;
 use crate::control::{
-    CONNS_PER_REPLY, ConnCommand, DataplaneEvent, Envelope, FromDataplane, PathSetup, Reply,
-    Request, StatusReport,
+    CONNS_PER_REPLY, ConnCommand, ConnReport, DataplaneEvent, Envelope, FromDataplane, PathSetup,
+    Reply, Request, StatusReport,
 };
 use crate::io::PortId;
 use crate::mptcp::SubflowPath;
@@ -20,6 +21,13 @@ use crate::wire::ethernet::EthernetAddress;
 use crate::wire::types::{AddressId, FourTuple};
 use crate::worker::mailbox::Mail;
 use crate::worker::{Order, Service};
+
+/// A drain takes no longer than this, whatever was asked for.
+const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// Bytes of a [`Reply::Conns`] that its connections may fill; the rest is for the envelope,
+/// here and where the control plane passes it on.
+const CONNS_BYTES_MAX: usize = MESSAGE_MAX_BYTES - 4096;
 
 /// How often the end of a drain is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
@@ -43,9 +51,8 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
         {
             server.clients.add(socket.into());
         }
-        if ready.events {
-            server.pass_events();
-        }
+        // Before events: passing one on drops the clients that are gone, and the numbers
+        // here are from before.
         for index in ready.clients.into_iter().rev() {
             match server.client(index)? {
                 After::GoOn => {}
@@ -54,6 +61,9 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
                     return Ok(());
                 }
             }
+        }
+        if ready.events {
+            server.pass_events();
         }
         if server.drained() {
             server.clients.broadcast(&DataplaneEvent::Drained);
@@ -169,7 +179,8 @@ impl Server {
             (Request::Drain { timeout_ms }, Some(dataplane)) => {
                 dataplane.draining = true;
                 dataplane.tell_all(|| Mail::Drain);
-                let until = Instant::now() + Duration::from_millis(timeout_ms);
+                let timeout = Duration::from_millis(timeout_ms).min(DRAIN_MAX);
+                let until = Instant::now() + timeout;
                 self.drain = Some(Drain {
                     until,
                     aborted: false,
@@ -206,12 +217,11 @@ impl Server {
         let (Some(drain), Some(dataplane)) = (&mut self.drain, &self.dataplane) else {
             return false;
         };
-        let live: u64 = dataplane
-            .snapshots(0, 0)
-            .iter()
-            .map(|s| s.worker.connections)
-            .sum();
-        if live > 0 && Instant::now() >= drain.until {
+        let snapshots = dataplane.snapshots(0, 0);
+        let live: u64 = snapshots.iter().map(|s| s.worker.connections).sum();
+        // Who does not answer may have connections left.
+        let idle = live == 0 && snapshots.len() == dataplane.mailboxes.len();
+        if !idle && Instant::now() >= drain.until {
             if drain.aborted {
                 return true;
             }
@@ -219,7 +229,7 @@ impl Server {
             drain.until += DRAIN_CHECK;
             dataplane.tell_all(|| Mail::AbortAll);
         }
-        live == 0
+        idle
     }
 
     fn exit(self) {
@@ -268,7 +278,10 @@ impl Dataplane {
                 let snapshots = self.snapshots(offset, CONNS_PER_REPLY);
                 Reply::Conns {
                     total: snapshots.iter().map(|s| s.worker.connections).sum(),
-                    conns: snapshots.into_iter().flat_map(|s| s.conns).collect(),
+                    conns: fitting(
+                        snapshots.into_iter().flat_map(|s| s.conns).collect(),
+                        CONNS_BYTES_MAX,
+                    ),
                 }
             }
             Request::Counters => Reply::Counters {
@@ -439,6 +452,37 @@ impl Dataplane {
     }
 }
 
+/// As many of `conns`, from the first, as fit `bytes_max` of JSON; at least one, if need be
+/// without those of its subflows that do not fit. Who asks goes on behind the last.
+fn fitting(mut conns: Vec<ConnReport>, bytes_max: usize) -> Vec<ConnReport> {
+    let bytes = |conn: &ConnReport| serde_json::to_vec(conn).map_or(usize::MAX, |b| b.len() + 1);
+    if let Some(first) = conns.first_mut() {
+        while bytes(first) > bytes_max {
+            let (live, closed) = (&mut first.info.subflows, &mut first.info.closed_subflows);
+            if !closed.is_empty() {
+                closed.truncate(closed.len() / 2);
+            } else if !live.is_empty() {
+                live.truncate(live.len() / 2);
+            } else {
+                break;
+            }
+        }
+    }
+    let mut left = bytes_max;
+    let fits = conns
+        .iter()
+        .take_while(|conn| match left.checked_sub(bytes(conn)) {
+            Some(rest) => {
+                left = rest;
+                true
+            }
+            None => false,
+        })
+        .count();
+    conns.truncate(fits.max(1));
+    conns
+}
+
 fn error(message: &str) -> Reply {
     Reply::Error {
         message: message.to_owned(),
@@ -451,4 +495,69 @@ fn no_interface() -> Reply {
 
 fn hangs() -> Reply {
     error("a worker does not answer: see `braid status`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mptcp::{ConnInfo, SubflowId, Totals};
+
+    fn conn(token: u32, closed: usize) -> ConnReport {
+        let info = ConnInfo {
+            token,
+            remote_token: Some(1),
+            state: "M_ESTABLISHED".to_owned(),
+            mptcp: true,
+            fallback: None,
+            server: true,
+            checksum: false,
+            fully_established: true,
+            bytes_taken: 0,
+            bytes_acked: 0,
+            bytes_delivered: 0,
+            send_queue_bytes: 0,
+            recv_queue_bytes: 0,
+            out_of_order_bytes: 0,
+            send_queue_frames: 0,
+            recv_queue_frames: 0,
+            age_ms: 0,
+            totals: Totals::default(),
+            subflows: Vec::new(),
+            closed_subflows: (0..closed)
+                .map(|i| crate::mptcp::ClosedSubflowInfo {
+                    id: SubflowId(u16::try_from(i).unwrap()),
+                    local: "10.0.0.1:7".parse().unwrap(),
+                    remote: "10.0.0.2:7".parse().unwrap(),
+                    error: "timed out".to_owned(),
+                    totals: Totals::default(),
+                })
+                .collect(),
+        };
+        ConnReport {
+            worker: 0,
+            service: "echo".to_owned(),
+            info,
+        }
+    }
+
+    fn bytes(conns: &[ConnReport]) -> usize {
+        serde_json::to_vec(conns).unwrap().len()
+    }
+
+    #[test]
+    fn a_reply_holds_what_fits_and_always_makes_progress() {
+        let all: Vec<_> = (0..4).map(|i| conn(i, 8)).collect();
+        let tokens =
+            |conns: Vec<ConnReport>| -> Vec<u32> { conns.iter().map(|c| c.info.token).collect() };
+        assert_eq!(tokens(fitting(all.clone(), 1 << 20)), [0, 1, 2, 3]);
+        let two = fitting(all.clone(), bytes(&all[..2]) + 1);
+        assert!(bytes(&two) <= bytes(&all[..2]) + 1);
+        assert_eq!(tokens(two), [0, 1]);
+        // One that no message could carry loses subflows, not the client its answer.
+        let big = fitting(vec![conn(9, 400), conn(10, 0)], 4096);
+        assert!(bytes(&big) <= 4096 + 1, "{}", bytes(&big));
+        assert_eq!(big[0].info.token, 9);
+        assert!(!big[0].info.closed_subflows.is_empty());
+        assert!(fitting(Vec::new(), 4096).is_empty());
+    }
 }

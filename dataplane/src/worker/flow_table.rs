@@ -137,6 +137,12 @@ impl FlowTable {
         }
     }
 
+    /// No room for a new flow?
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.map.len() >= self.flows_max
+    }
+
     /// Flows in the table.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -188,6 +194,7 @@ mod tests {
             t.insert(&tuple(3), Flow::Foreign { worker: 0 }),
             Err(TableFull)
         );
+        assert!(t.is_full());
         assert_eq!(t.insert(&tuple(2), Flow::Foreign { worker: 5 }), Ok(()));
         assert_eq!(t.lookup(&tuple(2)), Some(Flow::Foreign { worker: 5 }));
     }

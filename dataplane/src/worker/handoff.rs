@@ -52,6 +52,8 @@ pub struct HandOffRings {
     to: Vec<Arc<ArrayQueue<HandOff>>>,
     /// `from[w]`: written by worker `w`, read here.
     from: Vec<Arc<ArrayQueue<HandOff>>>,
+    /// Whose ring is read next.
+    turn: usize,
 }
 
 impl HandOffRings {
@@ -70,6 +72,7 @@ impl HandOffRings {
                 index,
                 to: rings[index].clone(),
                 from: rings.iter().map(|row| row[index].clone()).collect(),
+                turn: 0,
             })
             .collect()
     }
@@ -85,10 +88,26 @@ impl HandOffRings {
         }
     }
 
-    /// The next message for this worker. At most a ring's worth is taken from one peer
-    /// before the next one's turn.
-    pub fn receive(&self) -> Option<HandOff> {
-        self.from.iter().find_map(|ring| ring.pop())
+    /// The next message for this worker; peers take turns.
+    pub fn receive(&mut self) -> Option<HandOff> {
+        for _ in 0..self.from.len() {
+            let ring = &self.from[self.turn];
+            self.turn = (self.turn + 1) % self.from.len();
+            // An empty ring costs a look, not the fence of a failed pop.
+            if !ring.is_empty()
+                && let Some(message) = ring.pop()
+            {
+                return Some(message);
+            }
+        }
+        None
+    }
+
+    /// Drops what is on its way from and to this worker, which stops: frames go home.
+    pub fn clear(&mut self) {
+        for ring in self.from.iter().chain(&self.to) {
+            while ring.pop().is_some() {}
+        }
     }
 
     /// Something waits for this worker.
@@ -122,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_message_reaches_only_its_worker() {
-        let rings = HandOffRings::mesh(3);
+        let mut rings = HandOffRings::mesh(3);
         rings[0].send(2, claim(1, 0)).unwrap();
         assert!(!rings[0].is_ready() && !rings[1].is_ready() && rings[2].is_ready());
         assert!(matches!(
@@ -135,8 +154,25 @@ mod tests {
     }
 
     #[test]
+    fn a_busy_peer_does_not_starve_another() {
+        let mut rings = HandOffRings::mesh(3);
+        for i in 0..100 {
+            rings[0].send(2, claim(i, 0)).unwrap();
+        }
+        rings[1].send(2, claim(7, 1)).unwrap();
+        let first = (0..2).map(|_| rings[2].receive().unwrap());
+        assert!(
+            first
+                .into_iter()
+                .any(|m| matches!(m, HandOff::Claim { owner: 1, .. }))
+        );
+        rings[2].clear();
+        assert!(!rings[2].is_ready() && rings[2].receive().is_none());
+    }
+
+    #[test]
     fn a_full_ring_gives_the_message_back() {
-        let rings = HandOffRings::mesh(2);
+        let mut rings = HandOffRings::mesh(2);
         for i in 0..RING_ENTRIES {
             rings[0]
                 .send(1, claim(u16::try_from(i).unwrap(), 0))

@@ -32,17 +32,32 @@ const SPIN: Duration = Duration::from_micros(50);
 /// Sleep no longer than this, so that the heartbeat stays fresh.
 const SLEEP_MAX: Duration = Duration::from_millis(200);
 
+/// Sleep no longer than this while sent frames are not completed.
+const COMPLETION_WAIT: Duration = Duration::from_millis(2);
+
 /// Renew the heartbeat this often; `steer` takes it as stale after a second.
 const HEARTBEAT: Duration = Duration::from_millis(100);
 
-/// New connections are refused while fewer than this share of the frames is free.
+/// New connections are refused, and slow readers copied out, while fewer than this share
+/// of the frames is free.
 const PRESSURE_SHARE: u32 = 8;
+
+/// New data leave this share of the frames to receiving: a sender that takes the last frame
+/// cannot hear the ACK that would free it. Above what ports leave to sending when they
+/// refill, so that there is something in between for them.
+const DATA_RESERVE_SHARE: u32 = 6;
+
+/// Room that is reported when data must wait: enough for controls, too little for a burst.
+const ROOM_FOR_CONTROLS: u32 = 2;
 
 /// Hand-offs taken per turn at the most: one ring.
 const HANDOFFS_PER_TURN: usize = 1024;
 
 /// Frames taken from one port per turn: a driver's usual NAPI budget.
 const RX_BATCH: usize = 64;
+
+/// How long a worker that stops may take to say so to every peer.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// How long and how often a closed port is asked for its frames.
 const CLOSE_WAIT: Duration = Duration::from_millis(50);
@@ -59,6 +74,8 @@ pub struct PortSlot<P> {
     pub pool: usize,
     /// IP MTU.
     pub mtu: u32,
+    /// The link is up, as far as the port was told.
+    pub carrier: bool,
     /// Checksum policy on receive.
     pub checksum: RxChecksum,
     /// For reports.
@@ -106,8 +123,19 @@ impl<P: Port> TxSink for Sink<'_, P> {
     }
 
     fn room(&self, port: PortId) -> u32 {
-        self.slot(port)
-            .map_or(0, |index| self.ports[index].port.tx_free())
+        let Some(index) = self.slot(port) else {
+            return 0;
+        };
+        let slot = &self.ports[index];
+        if !slot.carrier {
+            // So that `send` is asked, and says why not: no room would mean to try again.
+            return ROOM_FOR_CONTROLS + 1;
+        }
+        let pool = &self.pools[slot.pool];
+        let spare = pool
+            .available()
+            .saturating_sub(pool.frames() / DATA_RESERVE_SHARE);
+        slot.port.tx_free().min(spare.max(ROOM_FOR_CONTROLS))
     }
 
     fn shares_frames(&self, a: PortId, b: PortId) -> bool {
@@ -154,6 +182,8 @@ pub struct Worker<P, H> {
     first: Vec<usize>,
     batch: RxBatch,
     handed: Vec<(u16, HandOff)>,
+    /// What each port takes when nothing is on its way.
+    tx_rooms: Vec<u32>,
     stop: bool,
     wake: Vec<bool>,
     busy_polls: u64,
@@ -186,6 +216,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             wake,
             batch: RxBatch::new(RX_BATCH),
             handed: Vec::with_capacity(RX_BATCH),
+            tx_rooms: parts.ports.iter().map(|s| s.port.tx_free()).collect(),
             stop: false,
             busy_polls: 0,
             sleeps: 0,
@@ -231,8 +262,8 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         if now >= self.next_beat {
             self.parts.heartbeat.beat();
             self.next_beat = now + HEARTBEAT;
-            self.check_pressure();
         }
+        let pressure = self.check_pressure();
         let mut worked = false;
         for index in 0..self.parts.ports.len() {
             worked |= self.receive(now, index);
@@ -245,14 +276,15 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         }
         // Claims go out before the SYN/ACKs that make peers send: see `receive`.
         self.send_outbound();
-        if self.parts.engine.has_work() {
+        let has_work = self.parts.engine.has_work();
+        if has_work || pressure {
             let mut sink = Sink {
                 ports: &mut self.parts.ports,
                 pools: &self.parts.pools,
                 first: &self.first,
             };
             self.parts.engine.run(now, &mut sink);
-            worked = true;
+            worked |= has_work;
         }
         for slot in &mut self.parts.ports {
             let pool = &self.parts.pools[slot.pool];
@@ -408,19 +440,21 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         }
     }
 
-    fn check_pressure(&mut self) {
+    /// Once per turn: at full rate a pool empties within milliseconds.
+    fn check_pressure(&mut self) -> bool {
         let short = self
             .parts
             .pools
             .iter()
             .any(|pool| pool.available() < pool.frames() / PRESSURE_SHARE);
         self.parts.engine.set_pressure(short);
+        short
     }
 
     fn take_mail(&mut self, now: Instant) -> bool {
-        let mailbox = self.parts.mailboxes[self.parts.index].clone();
+        let index = self.parts.index;
         let mut any = false;
-        while let Some(mail) = mailbox.receive() {
+        while let Some(mail) = self.parts.mailboxes[index].receive() {
             any = true;
             self.handle(now, mail);
         }
@@ -449,6 +483,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             Mail::Carrier { port, up } => {
                 for slot in self.parts.ports.iter_mut().filter(|s| s.interface == port) {
                     slot.port.set_carrier(up);
+                    slot.carrier = up;
                 }
                 engine.on_carrier(now, port, up);
             }
@@ -542,6 +577,10 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             if let Some(deadline) = self.parts.engine.next_deadline() {
                 timeout = timeout.min(deadline - now);
             }
+            // Input does not tell that the kernel may be kicked again, or is done.
+            if self.sending() {
+                timeout = timeout.min(COMPLETION_WAIT);
+            }
             self.sleeps += 1;
             wait(
                 &self.parts.mailboxes[index],
@@ -553,27 +592,54 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
         self.parts.mailboxes[index].clear_wake();
     }
 
+    /// A ring still has packets that are not completed.
+    fn sending(&mut self) -> bool {
+        let mut sending = false;
+        for (slot, empty) in self.parts.ports.iter().zip(&mut self.tx_rooms) {
+            let free = slot.port.tx_free();
+            *empty = free.max(*empty);
+            sending |= slot.carrier && free < *empty;
+        }
+        sending
+    }
+
     /// Aborts what lives, lets the last segments leave, takes every frame back.
     fn shut_down(mut self) -> bool {
         let now = self.now();
+        self.parts.engine.drain();
         self.parts.engine.abort_all(now);
-        self.turn(now);
+        loop {
+            let now_too = self.now();
+            self.turn(now_too);
+            // A ring takes only so many resets at a time.
+            if !self.parts.engine.has_work() || now_too - now >= FAREWELL {
+                break;
+            }
+        }
         let index = self.parts.index;
         let WorkerParts {
             engine,
             mut ports,
             pools,
+            mut rings,
             ..
         } = self.parts;
         drop(engine);
         drop(self.batch);
         // A zero-copy driver may write to its frames for a moment longer.
+        // Other workers may hold frames of ours, and we of theirs.
         for _ in 0..CLOSE_ROUNDS {
+            rings.clear();
             let held: u32 = ports
                 .iter_mut()
                 .map(|s| s.port.reclaim_all(&pools[s.pool]))
                 .sum();
-            if held == 0 {
+            let home = pools.iter().all(|pool| {
+                pool.collect_returned();
+                let frames = pool.accounting();
+                frames.free == frames.total()
+            });
+            if held == 0 && home {
                 break;
             }
             std::thread::sleep(CLOSE_WAIT);
@@ -599,3 +665,6 @@ fn wait<'a>(mailbox: &'a Mailbox, ports: impl Iterator<Item = BorrowedFd<'a>>, t
     // EINTR is a wake-up like any other.
     let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
 }
+
+#[cfg(test)]
+mod tests;

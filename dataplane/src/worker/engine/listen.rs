@@ -118,6 +118,10 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::MemoryPressureRefused);
             return Syn::Dropped;
         }
+        if self.flows.is_full() {
+            self.counters.inc(Counter::FlowTableFull);
+            return Syn::Dropped;
+        }
         let name = service.name.clone();
         let app = (service.make)();
         let tokens = &self.tokens;
@@ -128,7 +132,7 @@ impl<A: Application> Engine<A> {
         };
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);
-        self.settle(now, slot);
+        self.touched(now, slot);
         Syn::Accepted
     }
 
@@ -150,6 +154,11 @@ impl<A: Application> Engine<A> {
             self.refuse(path.port, syn, Some(1), sink);
             return;
         };
+        if self.flows.is_full() {
+            // Without its flow the subflow would never hear a thing.
+            self.counters.inc(Counter::FlowTableFull);
+            return;
+        }
         let slot: &mut Slot<A> = self.slots[index as usize]
             .as_mut()
             .expect("token of a live slot");
@@ -167,6 +176,6 @@ impl<A: Application> Engine<A> {
                 self.refuse(path.port, syn, Some(reject.reset_reason()), sink);
             }
         }
-        self.settle(now, index);
+        self.touched(now, index);
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! - a flow in the table names a live connection slot (or TIME-WAIT, or another worker);
 //! - a connection is polled once per turn in which something happened to it, and only then;
+//!   its timer is set after the poll, not per packet;
 //! - everything a peer can grow is bounded: connections, flows, half-open connections per
 //!   service, TIME-WAIT, events.
 
@@ -17,6 +18,7 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -25,7 +27,7 @@ use smallvec::SmallVec;
 pub use self::listen::Service;
 pub use self::receive::Arrival;
 use super::flow_table::{Flow, FlowTable};
-use super::time_wait::TimeWaitQueue;
+use super::time_wait::{Left, Route, TimeWaitQueue};
 use super::timer_wheel::TimerWheel;
 use crate::counters::{Counter, Counters};
 use crate::io::PortId;
@@ -70,6 +72,13 @@ impl Default for EngineConfig {
 /// Joins per connection that wait for the handshake, at the most.
 const EARLY_JOINS_MAX: usize = 8;
 
+/// A connection that could not do what was due (its port is down) is asked again after
+/// this time, not at every tick of the wheel.
+const OVERDUE_WAIT: Duration = Duration::from_millis(10);
+
+/// Connections asked for frames per turn while frames are short: bounds what a turn copies.
+const RELIEVED_PER_TURN: usize = 16;
+
 /// What the engine asks of its worker: messages to other workers.
 #[derive(Debug)]
 pub enum Outbound {
@@ -91,10 +100,12 @@ struct Slot<A: Application> {
     name: Arc<str>,
     half_open: bool,
     dirty: bool,
+    /// Its timer fired since the last poll.
+    fired: bool,
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
-    routed: Vec<(FourTuple, Option<u16>)>,
+    routed: Vec<(FourTuple, Route)>,
 }
 
 /// See the module documentation.
@@ -117,8 +128,10 @@ pub struct Engine<A: Application> {
     dirty: VecDeque<u32>,
     events: VecDeque<(Arc<str>, Event)>,
     outbound: Vec<Outbound>,
-    /// Frames are short: no new connections.
+    /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
+    /// Slot that is next to give frames back.
+    relieved: usize,
     draining: bool,
 }
 
@@ -157,6 +170,7 @@ impl<A: Application> Engine<A> {
             events: VecDeque::with_capacity(config.events_max.min(256)),
             outbound: Vec::new(),
             pressure: false,
+            relieved: 0,
             draining: false,
             rng,
             config,
@@ -180,7 +194,7 @@ impl<A: Application> Engine<A> {
         if self.flows.lookup(&path.tuple).is_some() {
             return Err(ConnectError::Exists);
         }
-        if self.live >= self.config.connections_max {
+        if self.live >= self.config.connections_max || self.flows.is_full() {
             return Err(ConnectError::Limit);
         }
         let tuple = path.tuple;
@@ -190,7 +204,7 @@ impl<A: Application> Engine<A> {
         let token = conn.token().0;
         let index = self.adopt(Box::new(conn), None, name.clone());
         self.route(index, tuple, None);
-        self.settle(now, index);
+        self.touched(now, index);
         Ok(token)
     }
 
@@ -200,19 +214,23 @@ impl<A: Application> Engine<A> {
         self.timers.advance(now, |id| due.push(id));
         for index in due.drain(..) {
             if let Some(slot) = self.slots.get_mut(index as usize).and_then(Option::as_mut) {
+                slot.fired = true;
                 slot.conn.on_timer(&mut cx!(self, now));
-                self.settle(now, index);
+                self.touched(now, index);
             }
         }
         self.due = due;
-        while let Some((serial, tuple)) = self.time_wait.pop_expired(now) {
-            self.flows.remove(&tuple, Flow::TimeWait { serial });
+        while let Some(left) = self.time_wait.pop_expired(now) {
+            self.forget(left);
         }
     }
 
     /// Polls every connection to which something happened: applications, windows,
     /// scheduling, transmission. True when a port was full and some have more to send.
     pub fn run<S: TxSink>(&mut self, now: Instant, sink: &mut S) -> bool {
+        if self.pressure {
+            self.relieve(now);
+        }
         // One round: a connection that has more goes to the end and waits for the
         // next turn, so that no connection starves another or the receive path.
         let mut more = false;
@@ -227,9 +245,34 @@ impl<A: Application> Engine<A> {
             let progress = slot.conn.poll(&mut cx!(self, now), sink);
             let again = progress == Progress::More;
             more |= again;
-            self.settle_polled(now, index, again);
+            self.settle(now, index, again);
+            self.set_timer(now, index, again);
         }
         more
+    }
+
+    /// Copies out what slow readers have not read, so that its frames can receive and send
+    /// again: some connections each turn.
+    fn relieve(&mut self, now: Instant) {
+        for _ in 0..self.slots.len().min(RELIEVED_PER_TURN) {
+            self.relieved = (self.relieved + 1) % self.slots.len();
+            if let Some(slot) = self.slots[self.relieved].as_mut() {
+                slot.conn.release_frames(&mut cx!(self, now));
+            }
+        }
+    }
+
+    /// Sets the timer of a connection that was just polled.
+    fn set_timer(&mut self, now: Instant, index: u32, again: bool) {
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return;
+        };
+        let fired = std::mem::take(&mut slot.fired);
+        let deadline = match slot.conn.next_deadline() {
+            Some(at) if at <= now && fired && !again => Some(now + OVERDUE_WAIT),
+            deadline => deadline,
+        };
+        self.timers.schedule(index, deadline);
     }
 
     /// The next moment at which [`on_timers`](Self::on_timers) has work.
@@ -262,6 +305,9 @@ impl<A: Application> Engine<A> {
             Order::OpenSubflow(path) => {
                 if self.flows.lookup(&path.tuple).is_some() {
                     return Err(OrderError::Open(OpenError::Exists));
+                }
+                if self.flows.is_full() {
+                    return Err(OrderError::Open(OpenError::Limit));
                 }
                 if slot.conn.may_join() == Some(false) {
                     if slot.early_joins.len() >= EARLY_JOINS_MAX {
@@ -304,21 +350,23 @@ impl<A: Application> Engine<A> {
         if let Some(tuple) = opened {
             self.route(index, tuple, None);
         }
-        self.settle(now, index);
+        self.touched(now, index);
         Ok(())
     }
 
     /// A port lost or regained its carrier.
     pub fn on_carrier(&mut self, now: Instant, port: PortId, up: bool) {
         for index in 0..self.slots.len() {
-            if let Some(slot) = self.slots[index].as_mut() {
+            if let Some(slot) = self.slots[index].as_mut()
+                && slot.conn.subflows().any(|(_, path)| path.port == port)
+            {
                 let cx = &mut cx!(self, now);
                 if up {
                     slot.conn.on_port_up(cx, port);
                 } else {
                     slot.conn.on_port_down(cx, port);
                 }
-                self.settle(now, u32::try_from(index).expect("slots are counted in u32"));
+                self.touched(now, u32::try_from(index).expect("slots are counted in u32"));
             }
         }
     }
@@ -346,12 +394,13 @@ impl<A: Application> Engine<A> {
         for index in 0..self.slots.len() {
             if let Some(slot) = self.slots[index].as_mut() {
                 slot.conn.abort(&mut cx!(self, now));
-                self.settle(now, u32::try_from(index).expect("slots are counted in u32"));
+                self.touched(now, u32::try_from(index).expect("slots are counted in u32"));
             }
         }
     }
 
-    /// Few frames are left: refuse new connections until told otherwise.
+    /// Few frames are left: until told otherwise, refuse new connections and copy out what
+    /// readers have not read.
     pub fn set_pressure(&mut self, pressure: bool) {
         self.pressure = pressure;
     }
@@ -434,6 +483,7 @@ impl<A: Application> Engine<A> {
             name,
             half_open,
             dirty: false,
+            fired: false,
             early_joins: Vec::new(),
             routed: Vec::new(),
         };
@@ -464,12 +514,13 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// After anything happened to a connection: apply its actions, poll it next turn.
-    fn settle(&mut self, now: Instant, index: u32) {
-        self.settle_polled(now, index, true);
+    /// After anything happened to a connection: apply its actions, and poll it in this
+    /// turn, which sets its timer.
+    fn touched(&mut self, now: Instant, index: u32) {
+        self.settle(now, index, true);
     }
 
-    fn settle_polled(&mut self, now: Instant, index: u32, again: bool) {
+    fn settle(&mut self, now: Instant, index: u32, again: bool) {
         self.apply_actions(index);
         let Some(slot) = self.slots[index as usize].as_mut() else {
             return;
@@ -489,7 +540,6 @@ impl<A: Application> Engine<A> {
             self.open_early(now, index);
             return;
         }
-        self.timers.schedule(index, slot.conn.next_deadline());
         if again && !slot.dirty {
             slot.dirty = true;
             self.dirty.push_back(index);
@@ -511,7 +561,7 @@ impl<A: Application> Engine<A> {
                 self.route(index, tuple, None);
             }
         }
-        self.settle(now, index);
+        self.touched(now, index);
     }
 
     fn apply_actions(&mut self, index: u32) {
@@ -534,10 +584,12 @@ impl<A: Application> Engine<A> {
                     {
                         self.flows.remove(&tuple, flow);
                         if let Some(state) = time_wait {
-                            self.wait(tuple, state);
+                            self.wait(index, tuple, state);
                         }
                     }
-                    self.unroute(index, &tuple);
+                    if let Some(worker) = self.take_route(index, &tuple) {
+                        self.unroute(worker, tuple);
+                    }
                 }
             }
         }
@@ -557,11 +609,12 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    fn wait(&mut self, tuple: FourTuple, state: crate::tcp::TimeWait) {
-        let (serial, evicted) = self.time_wait.push(tuple, state);
-        if let Some((old, tuple)) = evicted {
+    fn wait(&mut self, index: u32, tuple: FourTuple, state: crate::tcp::TimeWait) {
+        let route = self.take_route(index, &tuple);
+        let (serial, evicted) = self.time_wait.push(tuple, state, route);
+        if let Some(left) = evicted {
             self.counters.inc(Counter::TimeWaitOverflow);
-            self.flows.remove(&tuple, Flow::TimeWait { serial: old });
+            self.forget(left);
         }
         if self
             .flows
@@ -572,18 +625,28 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    fn unroute(&mut self, index: u32, tuple: &FourTuple) {
-        let Some(slot) = self.slots[index as usize].as_mut() else {
-            return;
-        };
-        if let Some(i) = slot.routed.iter().position(|(t, _)| t == tuple) {
-            let (tuple, worker) = slot.routed.swap_remove(i);
-            self.outbound.push(Outbound::Route {
-                worker,
-                tuple,
-                claim: false,
-            });
+    /// A flow's TIME-WAIT is over.
+    fn forget(&mut self, left: Left) {
+        let serial = left.serial;
+        self.flows.remove(&left.tuple, Flow::TimeWait { serial });
+        if let Some(worker) = left.route {
+            self.unroute(worker, left.tuple);
         }
+    }
+
+    /// Nobody hands `tuple` over any more.
+    fn unroute(&mut self, worker: Route, tuple: FourTuple) {
+        self.outbound.push(Outbound::Route {
+            worker,
+            tuple,
+            claim: false,
+        });
+    }
+
+    fn take_route(&mut self, index: u32, tuple: &FourTuple) -> Option<Route> {
+        let slot = self.slots[index as usize].as_mut()?;
+        let i = slot.routed.iter().position(|(t, _)| t == tuple)?;
+        Some(slot.routed.swap_remove(i).1)
     }
 
     fn release(&mut self, index: u32) {
@@ -602,11 +665,7 @@ impl<A: Application> Engine<A> {
             *half_open = half_open.saturating_sub(1);
         }
         for (tuple, worker) in slot.routed {
-            self.outbound.push(Outbound::Route {
-                worker,
-                tuple,
-                claim: false,
-            });
+            self.unroute(worker, tuple);
         }
         self.live -= 1;
         self.free.push(index);

@@ -105,7 +105,7 @@ impl<A: Application> Engine<A> {
                 }
                 slot.conn
                     .on_packet(&mut cx!(self, now), subflow, tcp, chain);
-                self.settle(now, conn);
+                self.touched(now, conn);
                 None
             }
             Some(Flow::TimeWait { serial }) => {
@@ -142,6 +142,9 @@ impl<A: Application> Engine<A> {
             TimeWaitAction::Recycle => {
                 self.counters.inc(Counter::TimeWaitRecycled);
                 self.flows.remove(&tcp.tuple, Flow::TimeWait { serial });
+                if let Some(worker) = self.time_wait.take_route(serial) {
+                    self.unroute(worker, tcp.tuple);
+                }
                 self.on_unknown(now, arrival, tcp, join, sink);
             }
         }
@@ -159,6 +162,10 @@ impl<A: Application> Engine<A> {
         let syn = tcp.flags.contains(Flags::SYN) && !tcp.flags.contains(Flags::ACK);
         if !syn || tcp.flags.contains(Flags::RST) || tcp.flags.contains(Flags::FIN) {
             self.counters.inc(Counter::NoFlow);
+            if let Some(worker) = arrival.from {
+                // It missed the end of this flow: its ring was full.
+                self.unroute(Some(worker), tcp.tuple);
+            }
             self.refuse(arrival.port, tcp, None, sink);
             return;
         }
@@ -191,7 +198,7 @@ impl<A: Application> Engine<A> {
                     .as_mut()
                     .expect("flow of a live slot");
                 slot.conn.on_icmp(&mut cx!(self, now), subflow, error);
-                self.settle(now, conn);
+                self.touched(now, conn);
                 None
             }
             Some(Flow::Foreign { worker }) => Some(self.hand_off(worker, arrival, frame)),

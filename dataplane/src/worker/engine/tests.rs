@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use super::*;
 use crate::app::{App, Echo};
 use crate::buf::{Frame, FramePool};
-use crate::checksum::Sum;
 use crate::io::{RxChecksum, Tx};
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::wire::ethernet::EthernetAddress;
@@ -40,6 +39,10 @@ impl TxSink for Wire<'_> {
 struct Bench {
     engine: Engine<App>,
     pool: FramePool,
+    /// Of every segment.
+    window: u16,
+    payload: Vec<u8>,
+    from: Option<u16>,
 }
 
 impl Bench {
@@ -55,6 +58,9 @@ impl Bench {
         Self {
             engine,
             pool: FramePool::heap(256, 2048),
+            window: 65_000,
+            payload: Vec::new(),
+            from: None,
         }
     }
 
@@ -84,15 +90,19 @@ impl Bench {
             seq,
             ack,
             flags,
-            window: 65_000,
+            window: self.window,
             urgent: 0,
             ecn: 0,
         };
         let mut frame = self.pool.alloc().unwrap();
         let out = frame.buffer_mut().unwrap();
         let template = HeaderTemplate::new(l2, &tuple, 0, 64).unwrap();
-        let n = template.emit(out, &header, &options, 0, Sum::default());
-        frame.set_len(n);
+        let n = self.payload.len();
+        let start = template.header_len(options.padded_len());
+        let sum = crate::checksum::copy_and_sum(&mut out[start..start + n], &self.payload);
+        let headers = template.emit(out, &header, &options, n, sum);
+        assert_eq!(headers, start);
+        frame.set_len(start + n);
         frame
     }
 
@@ -118,7 +128,7 @@ impl Bench {
             port: PortId(0),
             mtu: 1500,
             checksum: RxChecksum::Verify,
-            from: None,
+            from: self.from,
         };
         let now = Instant::from_millis(2);
         let handed = self.engine.on_frame(now, arrival, frame, &mut wire);
@@ -245,6 +255,95 @@ fn under_frame_pressure_new_connections_are_refused_first() {
     let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
     assert!(answers.is_empty() && b.engine.connections() == 0);
     assert_eq!(b.engine.counters().get(Counter::MemoryPressureRefused), 1);
+}
+
+#[test]
+fn under_frame_pressure_unread_data_is_copied_out() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    assert!(b.pool.adopt());
+    // A peer without a window: the echo stays in the receive stream.
+    b.window = 0;
+    let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
+    let ack = (answers[0].seq + 1).0;
+    b.segment(SERVER, 1000, Flags::ACK, (101, ack), None);
+    b.payload = vec![7; 1000];
+    for i in 0..4 {
+        b.segment(SERVER, 1000, Flags::ACK, (101 + i * 1000, ack), None);
+    }
+    let pinned = |b: &Bench| b.pool.frames() - b.pool.available();
+    assert_eq!(pinned(&b), 4);
+    b.engine.set_pressure(true);
+    let mut wire = Wire {
+        pool: &b.pool,
+        sent: Vec::new(),
+    };
+    b.engine.run(Instant::from_millis(2), &mut wire);
+    assert_eq!(pinned(&b), 0);
+    assert_eq!(b.engine.counters().get(Counter::RxCopybreak), 4);
+}
+
+#[test]
+fn a_full_flow_table_takes_no_connection() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    b.engine.flows = FlowTable::new([0; 16], 1);
+    let tuple = FourTuple {
+        local: SERVER.parse().unwrap(),
+        remote: SocketAddr::from(([10, 0, 0, 9], 999)),
+    };
+    b.engine.on_route(&tuple, 1, true);
+    let (answers, _) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), None);
+    assert!(answers.is_empty() && b.engine.connections() == 0);
+    assert_eq!(b.engine.counters().get(Counter::FlowTableFull), 1);
+}
+
+#[test]
+fn who_hands_over_a_flow_that_is_gone_is_told() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    b.from = Some(1);
+    b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
+    let told: Vec<_> = b.engine.take_outbound().collect();
+    assert!(
+        matches!(
+            told[..],
+            [Outbound::Route {
+                worker: Some(1),
+                claim: false,
+                ..
+            }]
+        ),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_route_lasts_as_long_as_time_wait() {
+    let mut queue = TimeWaitQueue::new(1);
+    let tuple = |port| FourTuple {
+        local: SERVER.parse().unwrap(),
+        remote: SocketAddr::from(([10, 0, 0, 9], port)),
+    };
+    let state = |ms| crate::tcp::TimeWait {
+        snd_nxt: SeqNumber(1),
+        rcv_nxt: SeqNumber(1),
+        ts_recent: None,
+        ts_offset: 0,
+        window: 0,
+        length: Duration::from_secs(60),
+        expires: Instant::from_millis(ms),
+    };
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    let (serial, _) = queue.push(tuple(1), state(5), Some(Some(1)));
+    b.engine.time_wait = queue;
+    b.engine.on_timers(Instant::from_millis(4));
+    assert_eq!(b.engine.take_outbound().count(), 0);
+    assert!(b.engine.time_wait.get_mut(serial).is_some());
+    b.engine.on_timers(Instant::from_millis(6));
+    assert_eq!(b.engine.take_outbound().count(), 1);
+    // A flow that began anew in between has a route of its own.
+    let (serial, _) = b.engine.time_wait.push(tuple(1), state(9), Some(None));
+    assert_eq!(b.engine.time_wait.take_route(serial), Some(None));
+    b.engine.on_timers(Instant::from_millis(10));
+    assert_eq!(b.engine.take_outbound().count(), 0);
 }
 
 #[test]
