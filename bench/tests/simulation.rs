@@ -152,9 +152,17 @@ fn data_that_overtakes_the_keys_is_not_acknowledged_bare() {
     let mut net = Net::new(14, vec![link]);
     net.echo(MIB).check();
     let server = net.sim.host(SERVER);
-    assert!(server.count(Counter::MPCapableEarlyDrop) > 0, "{:?}", server.counters());
+    assert!(
+        server.count(Counter::MPCapableEarlyDrop) > 0,
+        "{:?}",
+        server.counters()
+    );
     assert_eq!(server.count(Counter::MPCapableFallbackACK), 0);
-    assert_eq!(bare.load(std::sync::atomic::Ordering::Relaxed), 0, "segments without an option");
+    assert_eq!(
+        bare.load(std::sync::atomic::Ordering::Relaxed),
+        0,
+        "segments without an option"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod harness;
 mod many;
 mod plain_tcp;
 mod privileges;
+mod refusals;
 mod restart;
 mod support;
 mod workers;
