@@ -8,7 +8,7 @@ use braid_bench::testbed::daemon::Connect;
 use braid_bench::testbed::requirement::programs;
 use braid_bench::testbed::{Braidd, Config, Options, PathShare, Result, Role, Testbed};
 
-use crate::failures::{Failure, outage, tells};
+use crate::failures::{AWAY_FROM_BRAID, AWAY_FROM_KERNEL, Failure, outage, tells};
 use crate::support::{TRANSFER_TIMEOUT, bench_program, braid_turn};
 
 const BYTES: u64 = 256 << 20;
@@ -123,7 +123,12 @@ fn path_fails(failure: Failure, app: &str, server_args: &[&str]) -> Result<()> {
     let mut server = testbed.server(Role::Peer, &bench_program(), server_args)?;
     let braidd = Braidd::start(&testbed, &programs(), &config(&testbed, app))?;
     braidd.connect("transfer")?;
-    let recovery = outage(&testbed, failure, 2, || {
+    let away = if app == "source" {
+        AWAY_FROM_BRAID
+    } else {
+        AWAY_FROM_KERNEL
+    };
+    let recovery = outage(&testbed, failure, 2, away, || {
         // At braid's end: the mesh leads to the peer's second interface by both paths.
         let traffic = testbed.traffic(Role::Braid)?[1];
         Ok(if app == "source" {

@@ -13,8 +13,15 @@ use crate::support::{Subject, TRANSFER_TIMEOUT, client, testbed, turn, wait_unti
 const GAP_MAX_MS: f64 = 3000.0;
 /// The path must carry data again so soon after it is back.
 const RECOVERY_MAX: Duration = Duration::from_secs(5);
-/// How long the path is away.
-const AWAY: Duration = Duration::from_secs(3);
+/// How long the path is away while a kernel sends. It doubles its timeout (RFC 6298 §5.5),
+/// at least 200 ms, with every attempt, and once it hears from the path it sends new data
+/// there that waits for the next one: the gap is the kernel's to choose, and grows with this.
+pub(crate) const AWAY_FROM_KERNEL: Duration = Duration::from_millis(2500);
+/// How long while braid sends: with an unlimited back-off the next attempt would be another
+/// six seconds off.
+pub(crate) const AWAY_FROM_BRAID: Duration = Duration::from_secs(7);
+/// How long the client transfers: beyond the return.
+const SECONDS: &str = "16";
 /// More than probes and acknowledgements of a path without data.
 const DATA_BYTES: u64 = 200_000;
 
@@ -70,6 +77,7 @@ pub(crate) fn outage(
     testbed: &Testbed,
     failure: Failure,
     path: u8,
+    away: Duration,
     carried: impl Fn() -> Result<u64>,
 ) -> Result<Duration> {
     std::thread::sleep(Duration::from_millis(1000));
@@ -80,9 +88,9 @@ pub(crate) fn outage(
     })?;
     switch(testbed, failure, path, false)?;
     // What was on its way arrives, and is sent again.
-    std::thread::sleep(AWAY / 3);
+    std::thread::sleep(away / 3);
     let while_away = carried()?;
-    std::thread::sleep(AWAY * 2 / 3);
+    std::thread::sleep(away * 2 / 3);
     let while_away = carried()? - while_away;
     assert!(while_away < DATA_BYTES, "{while_away} bytes while away");
     switch(testbed, failure, path, true)?;
@@ -140,17 +148,21 @@ fn path_fails(failure: Failure, direction: Direction, path: u8) -> Result<()> {
                 "--to",
                 "10.77.1.2:7",
                 "--seconds",
-                "12",
+                SECONDS,
                 "--window",
                 "1048576",
             ],
         )?,
         Direction::FromBraid => client(
             &testbed,
-            &["download", "--to", "10.77.1.2:19", "--seconds", "12"],
+            &["download", "--to", "10.77.1.2:19", "--seconds", SECONDS],
         )?,
     };
-    let recovery = outage(&testbed, failure, path, || {
+    let away = match direction {
+        Direction::ToBraid => AWAY_FROM_KERNEL,
+        Direction::FromBraid => AWAY_FROM_BRAID,
+    };
+    let recovery = outage(&testbed, failure, path, away, || {
         carried(&testbed, path, direction)
     });
     eprintln!("{test}: recovery {recovery:?}");
