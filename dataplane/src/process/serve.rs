@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use socket2::Socket;
 
 use super::clients::{Clients, Input};
@@ -22,6 +24,9 @@ use crate::wire::types::{AddressId, FourTuple};
 use crate::worker::mailbox::Mail;
 use crate::worker::{Order, Service};
 
+/// How long connections may go on after SIGTERM.
+const TERM_DRAIN: Duration = Duration::from_secs(5);
+
 /// A drain takes no longer than this, whatever was asked for.
 const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -33,18 +38,28 @@ const CONNS_BYTES_MAX: usize = MESSAGE_MAX_BYTES - 4096;
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 
 /// Control planes come and go; the dataplane ends by [`Request::Shutdown`], by the end of
-/// a drain, or by a failed start.
+/// a drain, or by a failed start. SIGTERM drains: service managers send it to every process
+/// of a service, and the peers should hear of it.
 ///
 /// # Errors
 /// [`StartError`] when the first setup fails; the client was told.
 pub fn serve(listener: &Socket) -> Result<(), StartError> {
+    let signals = terminations().map_err(std::io::Error::from)?;
     let mut server = Server {
         clients: Clients::default(),
         dataplane: None,
         drain: None,
     };
     loop {
-        let ready = server.wait(listener);
+        let ready = server.wait(listener, &signals);
+        if ready.signal && signals.read_signal().is_ok_and(|s| s.is_some()) {
+            if server.dataplane.is_none() {
+                return Ok(());
+            }
+            if server.drain.is_none() {
+                server.start_drain(TERM_DRAIN);
+            }
+        }
         if ready.listener
             && let Ok((socket, _)) = listener.accept()
             && socket.set_nonblocking(true).is_ok()
@@ -73,6 +88,14 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
     }
 }
 
+/// Blocks SIGTERM in this thread and those it will start, and says where it arrives.
+fn terminations() -> nix::Result<SignalFd> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.thread_block()?;
+    SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+}
+
 struct Server {
     clients: Clients,
     dataplane: Option<Dataplane>,
@@ -87,6 +110,7 @@ struct Drain {
 #[derive(Default)]
 struct Ready {
     listener: bool,
+    signal: bool,
     events: bool,
     clients: Vec<usize>,
 }
@@ -97,8 +121,11 @@ enum After {
 }
 
 impl Server {
-    fn wait(&self, listener: &Socket) -> Ready {
-        let mut fds = vec![PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    fn wait(&self, listener: &Socket, signals: &SignalFd) -> Ready {
+        let mut fds = vec![
+            PollFd::new(listener.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
         let first_client = fds.len() + usize::from(self.dataplane.is_some());
         if let Some(dataplane) = &self.dataplane {
             fds.push(PollFd::new(dataplane.events.as_fd(), PollFlags::POLLIN));
@@ -117,7 +144,8 @@ impl Server {
         let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         Ready {
             listener: is_ready(&fds[0]),
-            events: first_client == 2 && is_ready(&fds[1]),
+            signal: is_ready(&fds[1]),
+            events: self.dataplane.is_some() && is_ready(&fds[2]),
             clients: (first_client..fds.len())
                 .filter(|i| is_ready(&fds[*i]))
                 .map(|i| i - first_client)
@@ -171,26 +199,19 @@ impl Server {
                 }
             },
             (Request::Setup(_), Some(_)) => error("this dataplane has been set up already"),
-            (_, None) => error("this dataplane has not been set up"),
             (Request::Subscribe, _) => {
                 self.clients.get_mut(index).subscribe();
                 Reply::Ok
             }
-            (Request::Drain { timeout_ms }, Some(dataplane)) => {
-                dataplane.draining = true;
-                dataplane.tell_all(|| Mail::Drain);
-                let timeout = Duration::from_millis(timeout_ms).min(DRAIN_MAX);
-                let until = Instant::now() + timeout;
-                self.drain = Some(Drain {
-                    until,
-                    aborted: false,
-                });
+            (Request::Drain { timeout_ms }, Some(_)) => {
+                self.start_drain(Duration::from_millis(timeout_ms));
                 Reply::Ok
             }
             (Request::Shutdown, _) => {
                 exit = true;
                 Reply::Ok
             }
+            (_, None) => error("this dataplane has not been set up"),
             (request, Some(dataplane)) => dataplane.answer(request),
         };
         let adopted = matches!(reply, Reply::Adopted { .. });
@@ -210,6 +231,17 @@ impl Server {
             None if exit => Ok(After::Exit),
             None => Ok(After::GoOn),
         }
+    }
+
+    fn start_drain(&mut self, timeout: Duration) {
+        if let Some(dataplane) = &mut self.dataplane {
+            dataplane.draining = true;
+            dataplane.tell_all(|| Mail::Drain);
+        }
+        self.drain = Some(Drain {
+            until: Instant::now() + timeout.min(DRAIN_MAX),
+            aborted: false,
+        });
     }
 
     /// Has a drain come to its end? Past its time, what lives is aborted first.
@@ -500,6 +532,7 @@ fn hangs() -> Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::transport;
     use crate::mptcp::{ConnInfo, SubflowId, Totals};
 
     fn conn(token: u32, closed: usize) -> ConnReport {
@@ -538,6 +571,59 @@ mod tests {
             service: "echo".to_owned(),
             info,
         }
+    }
+
+    #[test]
+    fn a_termination_arrives_where_it_is_waited_for() {
+        // In a thread of its own: masks are per thread.
+        let got = std::thread::spawn(|| {
+            let signals = terminations().unwrap();
+            assert!(signals.read_signal().unwrap().is_none());
+            nix::sys::signal::raise(Signal::SIGTERM).unwrap();
+            signals.read_signal().unwrap().is_some()
+        });
+        assert!(got.join().unwrap());
+    }
+
+    /// The whole loop without a setup: refuses what needs one, survives clients that vanish,
+    /// ends when told.
+    #[test]
+    fn the_loop_survives_its_clients() {
+        let path = std::env::temp_dir().join(format!("braid-serve-{}", std::process::id()));
+        let kind = socket2::Type::from(nix::libc::SOCK_SEQPACKET);
+        let listener = Socket::new(socket2::Domain::UNIX, kind, None).unwrap();
+        let address = socket2::SockAddr::unix(&path).unwrap();
+        listener.bind(&address).unwrap();
+        listener.listen(8).unwrap();
+        let server = std::thread::spawn(move || serve(&listener));
+        let connect = || {
+            let socket = Socket::new(socket2::Domain::UNIX, kind, None).unwrap();
+            socket.connect(&address).unwrap();
+            socket
+        };
+        for _ in 0..20 {
+            drop(connect());
+            let babbler = connect();
+            babbler.send(b"{}").unwrap();
+        }
+        let client = connect();
+        let ask = |id, body| {
+            transport::send(client.as_fd(), &Envelope { id, body }, &[]).unwrap();
+            let (answer, _) =
+                transport::receive::<Envelope<FromDataplane>>(client.as_fd()).unwrap();
+            assert_eq!(answer.id, id);
+            answer.body
+        };
+        assert!(matches!(
+            ask(1, Request::Status),
+            FromDataplane::Reply(Reply::Error { .. })
+        ));
+        assert!(matches!(
+            ask(2, Request::Shutdown),
+            FromDataplane::Reply(Reply::Ok)
+        ));
+        assert!(server.join().unwrap().is_ok());
+        std::fs::remove_file(&path).unwrap();
     }
 
     fn bytes(conns: &[ConnReport]) -> usize {

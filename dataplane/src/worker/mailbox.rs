@@ -194,6 +194,11 @@ impl EventQueue {
         taken
     }
 
+    /// Counts events that were lost before they came here.
+    pub fn lose(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Wakes the control thread; once per batch of events.
     pub fn wake(&self) {
         let _ = self.wake.write(1);

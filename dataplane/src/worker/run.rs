@@ -435,6 +435,13 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 self.parts.engine.counters_mut().inc(Counter::EventDrop);
             }
         }
+        match self.parts.engine.take_events_lost() {
+            0 => {}
+            lost => {
+                any = true;
+                self.parts.events.lose(lost);
+            }
+        }
         if any {
             self.parts.events.wake();
         }

@@ -127,6 +127,7 @@ pub struct Engine<A: Application> {
     due: Vec<u32>,
     dirty: VecDeque<u32>,
     events: VecDeque<(Arc<str>, Event)>,
+    events_lost: u64,
     outbound: Vec<Outbound>,
     /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
@@ -168,6 +169,7 @@ impl<A: Application> Engine<A> {
             due: Vec::with_capacity(64),
             dirty: VecDeque::with_capacity(256),
             events: VecDeque::with_capacity(config.events_max.min(256)),
+            events_lost: 0,
             outbound: Vec::new(),
             pressure: false,
             relieved: 0,
@@ -410,6 +412,11 @@ impl<A: Application> Engine<A> {
         self.events.pop_front()
     }
 
+    /// Events that found no room since the last call.
+    pub fn take_events_lost(&mut self) -> u64 {
+        std::mem::take(&mut self.events_lost)
+    }
+
     /// Messages for other workers since the last call.
     pub fn take_outbound(&mut self) -> std::vec::Drain<'_, Outbound> {
         self.outbound.drain(..)
@@ -602,6 +609,7 @@ impl<A: Application> Engine<A> {
             for event in self.actions.events.drain(..) {
                 if self.events.len() >= self.config.events_max {
                     self.counters.inc(Counter::EventDrop);
+                    self.events_lost += 1;
                 } else {
                     self.events.push_back((name.clone(), event));
                 }
