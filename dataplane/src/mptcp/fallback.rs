@@ -35,8 +35,13 @@ impl Core {
                 fits
             })
         };
+        // Unmapped bytes that were dropped, and ranges that never left, would be skipped.
+        let is_the_stream = s.initial && s.rx.continues(self.reassembly.nxt());
+        let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
         !self.was_multipath
             && contiguous
+            && is_the_stream
+            && all_left
             && self.reassembly.bytes() == 0
             && !self.subflows.iter().any(others)
     }

@@ -341,19 +341,33 @@ impl Core {
         }
     }
 
-    /// A segment beyond the first bytes came before any that names the keys. Without them no
-    /// DATA_ACK can be sent, and a bare ACK would make the peer fall back (Linux judges by
-    /// the first ACK it gets): as good as lost, the peer repeats it after the keys.
+    /// Only two packets may answer our SYN/ACK: one that names both keys, or the first bytes
+    /// without any option, which decides for TCP. Whatever else comes before is as good as
+    /// lost, and the peer repeats it: without the keys no DATA_ACK can be sent, a bare ACK
+    /// would make the peer fall back (Linux judges by the first ACK it gets), and a
+    /// handshake that TCP has completed but MPTCP has not would last for ever.
     pub(crate) fn overtakes_keys(&self, i: usize, packet: &TcpPacket) -> bool {
         let s = &self.subflows[i];
-        let names_keys = |o: &MptcpOption| matches!(o, MptcpOption::MpCapable { .. });
-        s.phase == Phase::CapableAccepted
-            && self.is_mptcp()
-            && !packet.flags.contains(Flags::SYN)
-            && !packet.flags.contains(Flags::RST)
-            && packet.seq > s.tcp.irs() + 1
-            && !packet.options.mptcp.is_empty()
-            && !packet.options.mptcp.iter().any(names_keys)
+        if s.phase != Phase::CapableAccepted
+            || !self.is_mptcp()
+            || packet.flags.contains(Flags::SYN)
+            || packet.flags.contains(Flags::RST)
+        {
+            return false;
+        }
+        let names_keys = packet.options.mptcp.iter().any(|o| {
+            matches!(
+                o,
+                MptcpOption::MpCapable {
+                    version: VERSION,
+                    sender_key: Some(_),
+                    receiver_key: Some(_),
+                    ..
+                }
+            )
+        });
+        let decides = packet.seq == s.tcp.irs() + 1 && packet.options.mptcp.is_empty();
+        !names_keys && !decides
     }
 
     fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {

@@ -102,7 +102,6 @@ impl Core {
         subflow.nonce_local = cx.rng.next_u32();
         subflow.nonce_remote = nonce;
         subflow.backup_remote = backup;
-        self.addresses.learned(address_id, subflow.tuple().remote);
         self.add_subflow(cx, subflow);
         Ok(id)
     }
@@ -218,6 +217,9 @@ impl Core {
             return false;
         }
         cx.counters.inc(Counter::MPJoinAckRx);
+        // Only now is it the peer that says so: anybody may have sent the SYN.
+        let path = &self.subflows[i].path;
+        self.addresses.learned(path.remote_id, path.tuple.remote);
         self.join_established(cx, i);
         // The peer sends no data before this (RFC 8684 §3.2).
         self.subflows[i].tcp.ack_now();

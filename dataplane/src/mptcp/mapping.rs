@@ -102,12 +102,21 @@ pub(crate) struct RxMappings {
     /// In-order bytes from `pos` on.
     held: Chain,
     pos: u64,
+    /// Bytes went by without a mapping and were dropped.
+    dropped: bool,
 }
 
 impl RxMappings {
     /// Position of the first byte not yet dealt with.
     pub(crate) fn pos(&self) -> u64 {
         self.pos
+    }
+
+    /// Whether what is held and what follows is the connection's stream from `nxt` on. A
+    /// position beyond it means repetitions, which do no harm once they have gone by, or
+    /// bytes that were dropped.
+    pub(crate) fn continues(&self, nxt: u64) -> bool {
+        self.pos == nxt || (self.held.is_empty() && !self.dropped)
     }
 
     /// Bytes that wait.
@@ -211,6 +220,7 @@ impl RxMappings {
                 return Step::Wait;
             }
             // Everything up to the mapped bytes has arrived, with all its options.
+            self.dropped = true;
             let dropped = to_usize(gap);
             self.take(dropped);
             return Step::Dropped(dropped);
@@ -225,6 +235,7 @@ impl RxMappings {
             }
             if front.pos < self.pos {
                 // Its head was dropped, so the sum cannot be checked.
+                self.dropped = true;
                 let dropped = to_usize(rest);
                 self.take(dropped);
                 return Step::Dropped(dropped);

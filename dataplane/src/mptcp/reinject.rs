@@ -27,8 +27,20 @@ impl ReinjectQueue {
         self.entries.is_empty()
     }
 
-    /// Adds a range; what is queued already stays as it is.
+    /// Where the last queued range ends.
+    pub(crate) fn end(&self) -> Option<u64> {
+        self.entries.last().map(|e| e.end)
+    }
+
+    /// Adds a range; what is queued already stays as it is, but that a range which any
+    /// subflow may carry lifts the restriction of what it overlaps.
     pub(crate) fn add(&mut self, range: Range<u64>, avoid: Option<SubflowId>) {
+        if avoid.is_none() {
+            let overlaps = |e: &&mut Entry| e.start < range.end && range.start < e.end;
+            for entry in self.entries.iter_mut().filter(overlaps) {
+                entry.avoid = None;
+            }
+        }
         let mut start = range.start;
         let mut index = self.entries.partition_point(|e| e.end <= start);
         while start < range.end {
@@ -123,6 +135,16 @@ impl ReinjectQueue {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// A subflow avoided since its timeout may be the only one left.
+    #[test]
+    fn what_anybody_may_carry_is_offered_to_everybody() {
+        let mut q = ReinjectQueue::default();
+        q.add(0..1000, Some(SubflowId(1)));
+        assert!(q.peek(SubflowId(1)).is_none());
+        q.add(0..1000, None);
+        assert_eq!(q.peek(SubflowId(1)), Some(0..1000));
+    }
 
     const A: SubflowId = SubflowId(1);
     const B: SubflowId = SubflowId(2);

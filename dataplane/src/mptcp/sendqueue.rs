@@ -119,6 +119,11 @@ impl SendQueue {
             .map(|_| index)
     }
 
+    /// Chunks on record, the freed ones behind a pinned one included.
+    pub(crate) fn records(&self) -> usize {
+        self.chunks.len()
+    }
+
     /// The chunk that holds `off`.
     pub(crate) fn chunk(&self, off: u64) -> Option<&Chunk> {
         self.index(off).and_then(|i| self.chunks.get(i))

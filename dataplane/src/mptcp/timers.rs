@@ -154,6 +154,10 @@ impl Core {
             cx.actions.events.push(event);
             if down {
                 cx.counters.inc(Counter::SubflowStale);
+                if self.mode == Mode::Tcp {
+                    // There is no other way: what has not left waits for the port.
+                    continue;
+                }
                 self.reinject_outstanding(i);
                 // What has not left under its mapping yet is free to go elsewhere; a burst
                 // that has begun is sent elsewhere, and finished here when the port is back.
@@ -293,15 +297,22 @@ impl Core {
         }
     }
 
+    /// One segment that a subflow never gets acknowledged keeps the records of everything
+    /// that was sent and freed behind it.
+    pub(crate) fn send_queue_is_long(&self, cx: &Cx<'_>) -> bool {
+        self.send.records() > 2 * cx.config.send_buffer_frames as usize
+    }
+
     /// A subflow that makes no progress must not pin the send buffer for ever.
-    fn reset_pinning_subflow(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn reset_pinning_subflow(&mut self, cx: &mut Cx<'_>) {
         let limit = u64::from(cx.config.send_buffer_bytes) / PINNED_SHARE;
-        if self.send.pinned_bytes() <= limit || self.subflows.len() < 2 {
+        let long = self.send_queue_is_long(cx);
+        if (self.send.pinned_bytes() <= limit && !long) || self.subflows.len() < 2 {
             return;
         }
         let una = self.send.una();
         let worst = (0..self.subflows.len())
-            .filter(|i| self.subflows[*i].impaired() && self.subflows[*i].death.is_none())
+            .filter(|i| (long || self.subflows[*i].impaired()) && self.subflows[*i].death.is_none())
             .max_by_key(|i| self.subflows[*i].pins_below(una));
         if let Some(i) = worst {
             self.kill(
@@ -340,8 +351,13 @@ impl Core {
             .iter()
             .filter(|s| s.death.is_none())
             .flat_map(|s| {
+                let tcp = if s.port_down {
+                    s.tcp.next_timer()
+                } else {
+                    s.tcp.next_deadline()
+                };
                 [
-                    s.tcp.next_deadline(),
+                    tcp,
                     s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
                 ]

@@ -309,6 +309,9 @@ impl Tcp {
         let inside = |seq| left <= seq && seq < right;
         match (len, left == right) {
             (0, true) => seg.seq == left,
+            // Also at the right edge, where a peer stands that has filled the window and lost
+            // a segment: its ACKs, SACKs and DATA_ACKs count (as Linux has it).
+            (0, false) if !seg.flags.contains(Flags::RST) => left <= seg.seq && seg.seq <= right,
             (0, false) => inside(seg.seq),
             // With a closed window, ACKs and RSTs at its edge still count.
             (_, true) => seg.seq == left && seg.flags.contains(Flags::RST),

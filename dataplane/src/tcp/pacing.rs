@@ -104,14 +104,27 @@ impl Pacer {
 }
 
 fn bytes_in(rate: u64, span: Duration) -> u64 {
-    // One second fills any bucket; the cap keeps the product in 64 bits up to 18 GB/s.
-    let ns = u64::try_from(span.as_nanos().min(1_000_000_000)).unwrap_or(1_000_000_000);
-    rate.min(u64::MAX / 1_000_000_000) * ns / 1_000_000_000
+    // No cap on the span: at a few hundred bytes a second a debt takes longer than a second.
+    let bytes = u128::from(rate) * span.as_nanos() / 1_000_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_debt_is_paid_at_any_rate() {
+        let now = Instant::from_millis(1_000);
+        let mut pacer = Pacer::new(now);
+        pacer.set_rate(now, 600, 1448);
+        for _ in 0..11 {
+            pacer.spend(now, 1448);
+        }
+        assert_eq!(pacer.available(now, 1448), 0);
+        let release = pacer.next_release(now).expect("in debt");
+        assert!(pacer.available(release + Duration::from_secs(1), 1448) > 0);
+    }
 
     #[test]
     fn long_run_rate_is_kept() {

@@ -97,29 +97,40 @@ impl Tcp {
             // The scoreboard may still hold ranges, for reinjection elsewhere.
             return self.wanted.rst.is_some().then_some(Instant::ZERO);
         }
+        if self.wanted.rst.is_some() {
+            return Some(Instant::ZERO);
+        }
         let timers = &self.timers;
-        let user_timeout =
-            (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
-        let now = (self.wanted.rst.is_some()
-            || self.wanted.syn
-            || self.wanted.probe
-            || self.is_fin_due())
-        .then_some(Instant::ZERO);
+        let now =
+            (self.wanted.syn || self.wanted.probe || self.is_fin_due()).then_some(Instant::ZERO);
         let ack = if self.state.is_synchronized() {
             self.delayed_ack.deadline()
         } else {
             None
         };
+        [self.next_timer(), ack, now, timers.pacing]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The earliest deadline that is not a wish to send: all that counts while nothing can
+    /// leave.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Instant> {
+        if self.state == State::Closed {
+            return None;
+        }
+        let timers = &self.timers;
+        let user_timeout =
+            (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
         [
             timers.retransmit.map(|(at, _)| at),
             timers.reorder,
             timers.persist,
-            timers.pacing,
             timers.time_wait,
             timers.keepalive_at,
-            ack,
             user_timeout,
-            now,
         ]
         .into_iter()
         .flatten()
@@ -245,7 +256,7 @@ impl Tcp {
             return;
         }
         self.timers.rto_started = now;
-        if !self.recovery.timeout_answered {
+        if !self.recovery.timeout_answered && self.board.lost_segments() > 0 {
             // What the last timeout asked for did not leave (no room, no carrier): that says
             // nothing about the path, so no back-off.
             self.timers.retransmit = Some((now + self.rtt.rto(), Retransmit::Timeout));

@@ -5,4 +5,5 @@ mod boxes;
 mod fallback;
 mod harness;
 mod paths;
+mod regressions;
 mod swarm;
