@@ -180,9 +180,6 @@ impl<A: Application> Connection<A> {
         self.core.advance_close(cx);
         self.core.offer_window(cx);
         full |= self.core.send_controls(cx, sink, true);
-        if self.core.send_queue_is_long(cx) {
-            self.core.reset_pinning_subflow(cx);
-        }
         self.core.arm_data_rto(cx.now);
         self.settle(cx);
         if full { Progress::More } else { Progress::Done }

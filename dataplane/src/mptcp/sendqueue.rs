@@ -11,6 +11,9 @@ use crate::buf::Frame;
 use crate::checksum::Sum;
 use crate::io::PortId;
 
+/// Records of freed chunks among the live ones that are not worth a sweep.
+const DEAD_MAX: usize = 256;
+
 /// One segment's payload.
 #[derive(Debug)]
 pub(crate) struct Chunk {
@@ -119,11 +122,6 @@ impl SendQueue {
             .map(|_| index)
     }
 
-    /// Chunks on record, the freed ones behind a pinned one included.
-    pub(crate) fn records(&self) -> usize {
-        self.chunks.len()
-    }
-
     /// The chunk that holds `off`.
     pub(crate) fn chunk(&self, off: u64) -> Option<&Chunk> {
         self.index(off).and_then(|i| self.chunks.get(i))
@@ -193,6 +191,13 @@ impl SendQueue {
         {
             self.chunks.pop_front();
         }
+        // One segment that a subflow never gets acknowledged must not keep the records of
+        // all that was sent and freed behind it. At least as many go as stay, so a segment
+        // pays for one move at the most.
+        if self.chunks.len() > 2 * self.frames + DEAD_MAX {
+            let una = self.una;
+            self.chunks.retain(|c| c.frame.is_some() || c.end() > una);
+        }
     }
 
     /// Forgets everything.
@@ -238,6 +243,22 @@ mod tests {
         assert_eq!(pool.available(), 3, "not acknowledged yet");
         assert_eq!(q.acknowledge(99), 10);
         assert_eq!((q.frames(), q.bytes(), pool.available()), (0, 0, 4));
+    }
+
+    #[test]
+    fn one_pinned_chunk_does_not_grow_the_queue() {
+        let pool = FramePool::heap(4, 2048);
+        assert!(pool.adopt());
+        let mut q = filled(&pool, 1);
+        q.add_ref(0);
+        for _ in 0..100_000 {
+            q.push(pool.alloc().unwrap(), 94, 10, Sum::ZERO, PortId(0));
+            q.acknowledge(u64::MAX);
+        }
+        assert_eq!((q.frames(), q.bytes()), (1, 10));
+        assert!(q.chunks.len() <= 2 + DEAD_MAX + 1, "{}", q.chunks.len());
+        q.drop_ref(0);
+        assert_eq!((q.frames(), q.chunks.len(), pool.available()), (0, 0, 4));
     }
 
     #[test]

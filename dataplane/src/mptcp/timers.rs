@@ -297,22 +297,15 @@ impl Core {
         }
     }
 
-    /// One segment that a subflow never gets acknowledged keeps the records of everything
-    /// that was sent and freed behind it.
-    pub(crate) fn send_queue_is_long(&self, cx: &Cx<'_>) -> bool {
-        self.send.records() > 2 * cx.config.send_buffer_frames as usize
-    }
-
     /// A subflow that makes no progress must not pin the send buffer for ever.
-    pub(crate) fn reset_pinning_subflow(&mut self, cx: &mut Cx<'_>) {
+    fn reset_pinning_subflow(&mut self, cx: &mut Cx<'_>) {
         let limit = u64::from(cx.config.send_buffer_bytes) / PINNED_SHARE;
-        let long = self.send_queue_is_long(cx);
-        if (self.send.pinned_bytes() <= limit && !long) || self.subflows.len() < 2 {
+        if self.send.pinned_bytes() <= limit || self.subflows.len() < 2 {
             return;
         }
         let una = self.send.una();
         let worst = (0..self.subflows.len())
-            .filter(|i| (long || self.subflows[*i].impaired()) && self.subflows[*i].death.is_none())
+            .filter(|i| self.subflows[*i].impaired() && self.subflows[*i].death.is_none())
             .max_by_key(|i| self.subflows[*i].pins_below(una));
         if let Some(i) = worst {
             self.kill(
