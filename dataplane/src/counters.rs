@@ -106,8 +106,6 @@ counters! {
     OFOQueueTail,
     /// Connection-level out-of-order: inserted.
     OFOQueue,
-    /// Connection-level out-of-order: merged.
-    OFOMerge,
     /// Data outside the connection-level window, dropped.
     NoDSSInWindow,
     /// Data received twice at connection level.
@@ -265,8 +263,6 @@ counters! {
     TxRecopyMss,
     /// Received payload copied out to free its frame.
     RxCopybreak,
-    /// Frames handed out by the driver that it did not own.
-    ForeignFrame,
     /// Frames received.
     FramesRx,
     /// Payload bytes delivered to applications.

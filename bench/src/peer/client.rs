@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -218,7 +219,7 @@ pub struct ChatReport {
 pub fn chat(target: &Target, interval: Duration, duration: Duration) -> io::Result<ChatReport> {
     let socket = socket::connect(target)?;
     let start = Instant::now();
-    let mut waits_ms = Vec::new();
+    let mut waits_us = Histogram::<u64>::new(3).expect("3 digits are allowed");
     let mut error = None;
     let mut round = 0_u64;
     while start.elapsed() < duration {
@@ -237,15 +238,14 @@ pub fn chat(target: &Target, interval: Duration, duration: Duration) -> io::Resu
             error = Some(format!("round {round}: a wrong answer"));
             break;
         }
-        waits_ms.push(asked.elapsed().as_secs_f64() * 1e3);
+        waits_us.saturating_record(u64::try_from(asked.elapsed().as_micros()).unwrap_or(u64::MAX));
         std::thread::sleep(interval);
     }
     let transport = transport(&socket);
-    waits_ms.sort_by(f64::total_cmp);
     Ok(ChatReport {
-        rounds: waits_ms.len() as u64,
-        worst_ms: waits_ms.last().copied().unwrap_or(0.0),
-        median_ms: waits_ms.get(waits_ms.len() / 2).copied().unwrap_or(0.0),
+        rounds: waits_us.len(),
+        worst_ms: waits_us.max() as f64 / 1e3,
+        median_ms: waits_us.value_at_quantile(0.5) as f64 / 1e3,
         transport,
         error,
     })
