@@ -38,7 +38,10 @@ impl<A: Application> Engine<A> {
         frame: Frame,
         sink: &mut S,
     ) -> Option<(u16, HandOff)> {
-        self.counters.inc(Counter::FramesRx);
+        // Once per frame: whoever hands it over has counted it.
+        if arrival.from.is_none() {
+            self.counters.inc(Counter::FramesRx);
+        }
         match packet::parse(frame.packet()) {
             Ok(Packet::Tcp(tcp)) => self.on_tcp(now, arrival, &tcp, frame, sink),
             Ok(Packet::Icmp(error)) => self.on_icmp(now, arrival, &error, frame),
