@@ -21,16 +21,19 @@ fn competes(s: &Subflow) -> bool {
 impl Core {
     /// Before subflow `i` handles a segment or a timer.
     pub(crate) fn couple(&mut self, now: Instant, i: usize) {
-        if !self.subflows[i].tcp.is_coupled() {
-            return;
+        if self.subflows[i].tcp.is_coupled() {
+            let siblings = self.siblings(now, i);
+            self.subflows[i].tcp.set_siblings(siblings);
         }
-        let siblings: Siblings = self
-            .subflows
+    }
+
+    /// The subflows that compete, but for `i`.
+    pub(crate) fn siblings(&self, now: Instant, i: usize) -> Siblings {
+        self.subflows
             .iter()
             .enumerate()
             .filter(|(n, s)| *n != i && competes(s))
             .filter_map(|(_, s)| s.tcp.path_share(now))
-            .collect();
-        self.subflows[i].tcp.set_siblings(siblings);
+            .collect()
     }
 }

@@ -5,9 +5,9 @@
 //! [`Coupling`]: a few sums over *the others*. A subflow's own window is left out because it
 //! moves between two hand-overs; each algorithm adds it at the moment of use.
 //!
-//! Windows are bytes and round trips seconds, in `f64`: sums and squares of 32-bit windows fit
-//! its exponent many times over, and a product of a window and a round trip can be neither zero
-//! nor infinite, for both are kept away from zero here.
+//! Windows are bytes and round trips seconds, in `f64`: the cubes of 32-bit windows fit its
+//! exponent many times over, and no quotient is infinite, for [`PathShare::new`] keeps windows
+//! and round trips away from zero.
 
 use core::time::Duration;
 
@@ -91,6 +91,12 @@ impl FromIterator<PathShare> for Siblings {
 }
 
 impl Siblings {
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
     fn add(&mut self, path: &PathShare) {
         self.count += 1;
         self.cwnd_sum += path.cwnd;
@@ -247,7 +253,7 @@ pub(super) mod tests {
 
     #[test]
     fn sets_do_not_depend_on_the_order() {
-        // All 27 combinations of three paths with windows and qualities that may tie, twice.
+        // Three paths, each of three windows and three qualities: all ties there can be.
         for mix in 0..3u32.pow(6) {
             let digit = |n: u32| mix / 3u32.pow(n) % 3;
             let paths: Vec<PathShare> = (0..3)
