@@ -396,6 +396,12 @@ impl Net {
         }
     }
 
+    /// From now on connections are of this version.
+    pub(super) fn speak(&mut self, version: Version) {
+        self.hosts[CLIENT].config.connect_version = version;
+        self.hosts[SERVER].config.allow_v0 = version == Version::V0;
+    }
+
     /// Client connects, server will accept; each with its application.
     pub(super) fn start(&mut self, client: TestApp, server: TestApp) {
         let path = self.path_of(CLIENT, 0, CLIENT_PORT, SERVER_PORT);
