@@ -121,8 +121,12 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.congestion: \"bbr\" is not known; allowed: reno, cubic, lia, olia, balia",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\nallow-v0 = true\n",
-        "t.toml:4: mptcp.allow-v0: true is not available in this version; allowed: false",
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nconnect-version = 0\n",
+        "t.toml:4: mptcp.connect-version: 0 needs allow-v0 = true; allowed: 1",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nallow-v0 = true\nconnect-version = 2\n",
+        "t.toml:5: mptcp.connect-version: 2 is out of range; allowed: 0 to 1",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\npacing = \"yes\"\n",
@@ -267,6 +271,7 @@ checksum = "if-requested"
 scheduler = "min-rtt"
 congestion = "cubic"
 allow-v0 = false
+connect-version = 1
 pacing = true
 subflowless-timeout = "60s"
 
@@ -326,7 +331,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 36);
+    assert_eq!(c.services[0].listen_line, 37);
     assert_eq!(c.interfaces[0].line, 13);
 }
 
@@ -342,6 +347,27 @@ fn every_congestion_control_can_be_chosen() {
         let c = parse(&FULL.replace("\"cubic\"", &format!("\"{word}\""))).unwrap();
         assert_eq!(c.mptcp.congestion, kind);
     }
+}
+
+#[test]
+fn version_0_is_allowed_and_offered_by_request_only() {
+    let mptcp = |lines: &str| {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\n{lines}");
+        let m = parse(&text).unwrap().mptcp;
+        (m.allow_v0, m.connect_version)
+    };
+    assert_eq!(mptcp(""), (false, Version::V1));
+    assert_eq!(mptcp("allow-v0 = true\n"), (true, Version::V1));
+    let both = mptcp("allow-v0 = true\nconnect-version = 0\n");
+    assert_eq!(both, (true, Version::V0));
+    let old = parse(FULL).unwrap();
+    let new = FULL
+        .replace("allow-v0 = false", "allow-v0 = true")
+        .replace("connect-version = 1", "connect-version = 0");
+    assert_eq!(
+        old.restart_needed(&parse(&new).unwrap()),
+        ["mptcp.allow-v0", "mptcp.connect-version"]
+    );
 }
 
 #[test]

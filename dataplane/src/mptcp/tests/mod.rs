@@ -8,3 +8,4 @@ mod harness;
 mod paths;
 mod regressions;
 mod swarm;
+mod v0;
