@@ -113,8 +113,8 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.checksum: \"sometimes\" is not known; allowed: always, if-requested, never",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"blest\"\n",
-        "t.toml:4: mptcp.scheduler: \"blest\" is not available in this version; allowed: min-rtt",
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"fastest\"\n",
+        "t.toml:4: mptcp.scheduler: \"fastest\" is not known; allowed: min-rtt, round-robin, redundant, blest, ecf",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\ncongestion = \"lia\"\n",

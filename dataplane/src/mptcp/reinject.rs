@@ -105,6 +105,12 @@ impl ReinjectQueue {
             .map(|e| e.start..e.end)
     }
 
+    /// Which subflow must not carry the queued range that starts at `off`.
+    pub(crate) fn avoids(&self, off: u64) -> Option<SubflowId> {
+        let index = self.entries.partition_point(|e| e.end <= off);
+        self.entries.get(index).and_then(|e| e.avoid)
+    }
+
     /// `range`, which starts a queued range, was sent.
     pub(crate) fn sent(&mut self, range: Range<u64>) {
         let index = self.entries.partition_point(|e| e.end <= range.start);

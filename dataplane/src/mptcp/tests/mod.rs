@@ -6,4 +6,5 @@ mod fallback;
 mod harness;
 mod paths;
 mod regressions;
+mod schedulers;
 mod swarm;
