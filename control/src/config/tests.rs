@@ -335,6 +335,15 @@ fn values_arrive() {
 }
 
 #[test]
+fn every_scheduler_has_a_name() {
+    let names = ["min-rtt", "round-robin", "redundant", "blest", "ecf"];
+    for (name, kind) in names.iter().zip(SchedulerKind::ALL) {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"{name}\"\n");
+        assert_eq!(parse(&text).unwrap().mptcp.scheduler, kind);
+    }
+}
+
+#[test]
 fn restart_is_needed_for_what_the_dataplane_cannot_change() {
     let old = parse(FULL).unwrap();
     let new = parse(

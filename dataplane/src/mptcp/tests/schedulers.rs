@@ -147,6 +147,40 @@ fn a_blackholed_path_holds_no_scheduler_up() {
     }
 }
 
+/// The path goes dark while nothing is sent; what is said then arrives all the same.
+#[test]
+fn a_path_that_went_dark_in_silence_costs_one_timeout() {
+    for kind in SchedulerKind::ALL {
+        for victim in [0, 1] {
+            let paths = vec![path(1_000_000, 10 * MS), path(1_000_000, 10 * MS)];
+            let mut client = TestApp::sender(1, 50_000);
+            client.hold = true;
+            let mut net = connected(kind, 15, paths, client, TestApp::sender(2, 0));
+            net.run_for(1000 * MS);
+            net.blackhole[victim] = true;
+            let from = net.now;
+            net.hosts[CLIENT].app().to_send += 30_000;
+            net.poll(CLIENT);
+            net.run_until(LIMIT, |net| {
+                net.hosts[SERVER].app().received.len() == 80_000
+            });
+            let took = net.now - from;
+            // RFC 6298's minimum here is 200 ms; the redundant scheduler needs none.
+            let limit = if kind == SchedulerKind::Redundant {
+                60 * MS
+            } else {
+                500 * MS
+            };
+            assert!(took < limit, "{kind:?} {victim}: {took:?}");
+            net.hosts[CLIENT].app().hold = false;
+            net.poll(CLIENT);
+            net.run_until(LIMIT, |net| net.hosts[SERVER].app().eof);
+            net.blackhole[victim] = false;
+            net.complete(LIMIT);
+        }
+    }
+}
+
 /// It never comes back: the end, DATA_FIN included, goes over what is left.
 #[test]
 fn a_path_that_dies_for_good_costs_nobody_the_end() {
