@@ -40,6 +40,7 @@ the least and the most. *Unequal paths*: 10 Mb/s with a round trip of 20 ms besi
 
 - *bulk, small window*: 3 MB over the unequal paths into a receive buffer of 96 kB. Waiting \
 bytes are those in the receiver's reassembly queue, averaged over time; delays are per segment.
+- *bulk, larger window*: 8 MB into 512 kB; the fast path alone needs 6.8 s.
 - *bursts after idle*: 20 times 128 kB over the unequal paths, 1.5 s apart, into the default \
 receive buffer of 4 MB: from the first byte at hand to the last byte read.
 - *thin stream, loss*: 1000 messages of 1 kB, 20 ms apart, over two paths of 10 Mb/s and 20 ms that \
@@ -305,6 +306,17 @@ pub fn study() -> Study {
             [b.seconds, b.waiting_kb, b.delay_p50_ms, b.delay_p99_ms]
         },
     );
+    all.extend(rows(
+        "bulk, larger window",
+        [
+            ("time, s", "blest and ecf use both paths"),
+            ("waiting out of order, kB", "blest no more than min-rtt"),
+        ],
+        |seed, kind| {
+            let b = bulk(seed, kind, 8_000_000, Some(512_000), unequal());
+            [b.seconds, b.waiting_kb]
+        },
+    ));
     all.extend(rows(
         "bursts after idle",
         [

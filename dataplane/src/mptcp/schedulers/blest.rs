@@ -123,8 +123,10 @@ mod tests {
     #[test]
     fn the_formula_of_the_paper() {
         let [fast, _] = pair();
-        let mut blest = Blest::default();
-        blest.lambda = 1000;
+        let mut blest = Blest {
+            lambda: 1000,
+            ..Blest::default()
+        };
         let ms = Duration::from_millis;
         // (10 + 9 / 2) * 10 segments of 1420 bytes.
         assert_eq!(blest.fast_bytes(&fast, ms(10), ms(100)), 1420 * 145);

@@ -9,6 +9,7 @@ use crate::counters::Counter;
 use crate::io::Port;
 use crate::mptcp::*;
 use crate::time::Duration;
+use crate::wire::tcp::{Flags, SeqNumber};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const MS: Duration = Duration::from_millis(1);
@@ -246,6 +247,60 @@ fn a_timeout_does_not_repeat_what_another_subflow_is_already_sending_again() {
     assert!(again <= outstanding + 20_000, "{again} of {outstanding}");
     net.blackhole[0] = false;
     net.complete(LIMIT);
+}
+
+/// RFC 8684 §3.3.5: a sender obeys the window that each subflow advertised, with whatever it
+/// sends there: new data, copies, reinjections.
+#[test]
+fn no_segment_exceeds_its_own_subflows_window() {
+    for kind in SchedulerKind::ALL {
+        let paths = vec![path(2_000_000, 10 * MS), path(400_000, 30 * MS)];
+        let mut net = Net::new(16, paths);
+        for host in &mut net.hosts {
+            host.config.scheduler = kind;
+            // Not a multiple of any segment, and soon full.
+            host.config.recv_buffer_bytes = 10_001;
+        }
+        // Per path: the right edge that the server told, and its window scale.
+        let mut edges = [(None::<SeqNumber>, 0u8); 2];
+        net.middlebox = Some(Box::new(move |p| {
+            let packet = boxes::tcp(p.bytes);
+            let (edge, shift) = &mut edges[p.path];
+            if p.from == SERVER {
+                let syn = packet.flags.contains(Flags::SYN);
+                if syn {
+                    *shift = packet.options.window_scale.unwrap_or(0);
+                }
+                let scale = if syn { 0 } else { *shift };
+                let told = packet.ack + (u32::from(packet.window) << scale);
+                if packet.flags.contains(Flags::ACK) {
+                    *edge = Some(edge.map_or(told, |e| if told.diff(e) > 0 { told } else { e }));
+                }
+            } else if !packet.payload.is_empty()
+                && let Some(edge) = *edge
+            {
+                let end = packet.seq + u32::try_from(packet.payload.len()).unwrap();
+                let beyond = end.diff(edge);
+                assert!(beyond <= 0, "{kind:?}, path {}: {beyond} too far", p.path);
+            }
+            true
+        }));
+        net.start(TestApp::sender(1, 400_000), TestApp::sender(2, 0));
+        net.run_until(LIMIT, |net| {
+            net.hosts[CLIENT].info(net.now).fully_established
+        });
+        net.join(1).unwrap();
+        net.run_for(300 * MS);
+        // What was on its way there is reinjected into the other's window.
+        net.blackhole[0] = true;
+        net.run_for(1500 * MS);
+        assert!(
+            net.hosts[CLIENT].info(net.now).totals.bytes_reinjected > 0
+                || kind == SchedulerKind::Redundant
+        );
+        net.blackhole[0] = false;
+        net.complete(LIMIT);
+    }
 }
 
 #[test]
