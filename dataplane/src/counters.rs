@@ -257,6 +257,10 @@ counters! {
     TxRingFull,
     /// Transmit refused: no carrier.
     TxNoCarrier,
+    /// Scheduler left room unused to wait for a faster subflow.
+    SchedulerWait,
+    /// Segments sent a second time on purpose, by the redundant scheduler.
+    RedundantTx,
     /// Payload copied to resend: its frame was still in a TX ring.
     TxRecopyInFlight,
     /// Payload copied to resend: header length differs.

@@ -113,8 +113,8 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.checksum: \"sometimes\" is not known; allowed: always, if-requested, never",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"blest\"\n",
-        "t.toml:4: mptcp.scheduler: \"blest\" is not available in this version; allowed: min-rtt",
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"fastest\"\n",
+        "t.toml:4: mptcp.scheduler: \"fastest\" is not known; allowed: min-rtt, round-robin, redundant, blest, ecf",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\ncongestion = \"bbr\"\n",
@@ -346,6 +346,15 @@ fn every_congestion_control_can_be_chosen() {
     ] {
         let c = parse(&FULL.replace("\"cubic\"", &format!("\"{word}\""))).unwrap();
         assert_eq!(c.mptcp.congestion, kind);
+    }
+}
+
+#[test]
+fn every_scheduler_has_a_name() {
+    let names = ["min-rtt", "round-robin", "redundant", "blest", "ecf"];
+    for (name, kind) in names.iter().zip(SchedulerKind::ALL) {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"{name}\"\n");
+        assert_eq!(parse(&text).unwrap().mptcp.scheduler, kind);
     }
 }
 

@@ -423,10 +423,10 @@ impl<'a> Validator<'a> {
                 SchedulerKind::default(),
                 &[
                     ("min-rtt", Is(SchedulerKind::MinRtt)),
-                    ("round-robin", Later),
-                    ("redundant", Later),
-                    ("blest", Later),
-                    ("ecf", Later),
+                    ("round-robin", Is(SchedulerKind::RoundRobin)),
+                    ("redundant", Is(SchedulerKind::Redundant)),
+                    ("blest", Is(SchedulerKind::Blest)),
+                    ("ecf", Is(SchedulerKind::Ecf)),
                 ],
             )?,
             congestion: self.word_or(

@@ -179,6 +179,13 @@ pub trait Application {
     /// Whether `fill` is worth calling.
     fn send_state(&self, rx: &RecvStream) -> SendState;
 
+    /// How many bytes `fill` would produce now if there were room for all, if the
+    /// application knows. A scheduler may decide by that what is worth a slow path.
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        let _ = rx;
+        None
+    }
+
     /// The connection is over; nothing is called afterwards. Called once.
     fn on_closed(&mut self, reason: CloseReason) {
         let _ = reason;

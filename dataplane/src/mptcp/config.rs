@@ -32,6 +32,25 @@ pub enum SchedulerKind {
     /// The lowest smoothed RTT among the subflows with room.
     #[default]
     MinRtt,
+    /// One burst on each in turn.
+    RoundRobin,
+    /// Everything on all of them.
+    Redundant,
+    /// Min-RTT that leaves a slow subflow out while it would block the send window.
+    Blest,
+    /// Min-RTT that leaves a slow subflow out if a faster one finishes sooner.
+    Ecf,
+}
+
+impl SchedulerKind {
+    /// Every kind there is.
+    pub const ALL: [SchedulerKind; 5] = [
+        SchedulerKind::MinRtt,
+        SchedulerKind::RoundRobin,
+        SchedulerKind::Redundant,
+        SchedulerKind::Blest,
+        SchedulerKind::Ecf,
+    ];
 }
 
 /// Per-connection settings. One value is shared by every connection of a service.

@@ -183,6 +183,7 @@ impl<A: Application> Connection<A> {
         full |= self.core.send_retransmissions(cx, sink);
         full |= self.core.send_bursts(cx, sink);
         full |= self.core.send_reinjections(cx, sink);
+        full |= self.core.send_copies(cx, sink);
         full |= self.pull(cx, sink);
         self.core.advance_close(cx);
         self.core.offer_window(cx);
@@ -305,7 +306,8 @@ impl<A: Application> Connection<A> {
                 return full;
             }
             core.set_data_waiting(cx.now, true);
-            let Some(mut plan) = core.plan_burst(cx, sink, &mut full) else {
+            let backlog = self.app.backlog(&core.rx);
+            let Some(mut plan) = core.plan_burst(cx, sink, backlog, &mut full) else {
                 return full;
             };
             let app = &mut self.app;
@@ -317,6 +319,7 @@ impl<A: Application> Connection<A> {
             let finished = app.send_state(&core.rx) == SendState::Finished;
             core.start_burst(&plan, finished);
             full |= core.send_bursts(cx, sink);
+            full |= core.send_copies(cx, sink);
         }
     }
 

@@ -158,7 +158,12 @@ impl SendQueue {
 
     /// Whether some live subflow has the byte outstanding.
     pub(crate) fn outstanding(&self, off: u64) -> bool {
-        self.chunk(off).is_some_and(|c| c.refs > 0)
+        self.refs(off) > 0
+    }
+
+    /// Outstanding transmissions of (parts of) the chunk that holds `off`.
+    pub(crate) fn refs(&self, off: u64) -> u32 {
+        self.chunk(off).map_or(0, |c| c.refs)
     }
 
     /// Everything below `off` arrived. Returns how many bytes that is news for.

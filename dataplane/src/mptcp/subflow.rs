@@ -123,6 +123,9 @@ pub(crate) struct Subflow {
     sent_front_acked: u32,
     /// Filled but not taken by the port.
     pub(crate) burst: Option<Burst>,
+    /// End of the newest bytes it was given. Under the redundant scheduler it carried
+    /// everything below, but for what was DATA_ACKed before its turn came.
+    pub(crate) given_to: u64,
     /// Option bytes for the DSS on data segments: 0 on plain TCP from the start.
     pub(crate) dss_room: usize,
     /// A DATA_ACK arrived on this subflow.
@@ -202,6 +205,7 @@ impl Subflow {
             sent: VecDeque::new(),
             sent_front_acked: 0,
             burst: None,
+            given_to: 0,
             dss_room: DSS_BYTES,
             confirmed: false,
             acked_to: 0,
@@ -305,6 +309,15 @@ impl Subflow {
     /// Records a new transmission, for which the queue holds a reference.
     pub(crate) fn push_sent(&mut self, off: u64, len: u32) {
         self.sent.push_back(Sent { off, len });
+    }
+
+    /// Whether `off` is outstanding here; if so, the end of that transmission.
+    pub(crate) fn holds(&self, off: u64) -> Option<u64> {
+        self.sent
+            .iter()
+            .map(|t| (t.off, t.off + u64::from(t.len)))
+            .find(|(start, end)| (*start..*end).contains(&off))
+            .map(|(_, end)| end)
     }
 
     /// TCP was acknowledged for `n` more bytes: gives up what needs no resending. Returns

@@ -137,6 +137,14 @@ impl Application for TestApp {
         }
     }
 
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        Some(if self.echo {
+            rx.len() as u64
+        } else {
+            self.to_send - self.sent
+        })
+    }
+
     fn on_closed(&mut self, reason: CloseReason) {
         assert!(self.closed.is_none(), "closed twice");
         self.closed = Some(reason);
