@@ -219,6 +219,14 @@ counters! {
     OutOfWindowIcmps,
     /// Blackhole detection lowered the segment size.
     TCPMTUPFail,
+    /// Connections established with ECN (RFC 3168).
+    TCPEcnEstab,
+    /// SYN sent again without asking for ECN.
+    TCPEcnFallback,
+    /// Window lowered because the peer echoed congestion marks.
+    TCPEcnReduced,
+    /// Segments acknowledged by ACKs that echo a congestion mark.
+    TCPDeliveredCE,
     /// Segments with the URG flag.
     TCPUrgent,
     // --- engine: drops with their reason ---
@@ -248,6 +256,13 @@ counters! {
     TimeWaitOverflow,
     /// SYN reused a TIME-WAIT flow.
     TimeWaitRecycled,
+    // --- ECN field of received TCP segments ---
+    /// ECT(1).
+    InECT1Pkts,
+    /// ECT(0).
+    InECT0Pkts,
+    /// Congestion Experienced.
+    InCEPkts,
     // --- frames and bytes ---
     /// No free frame when one was needed for transmission.
     TxNoFrame,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind,
 };
 use serde::{Deserialize, Serialize};
 
@@ -124,6 +124,8 @@ pub struct MptcpConfig {
     pub congestion: CongestionKind,
     /// Pacing.
     pub pacing: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
 }
@@ -354,6 +356,7 @@ impl Config {
             ("mptcp.scheduler", m.scheduler == n.scheduler),
             ("mptcp.congestion", m.congestion == n.congestion),
             ("mptcp.pacing", m.pacing == n.pacing),
+            ("mptcp.ecn", m.ecn == n.ecn),
             (
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,

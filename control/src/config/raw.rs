@@ -62,6 +62,7 @@ pub(super) struct Mptcp {
     pub(super) congestion: Maybe<String>,
     pub(super) allow_v0: Maybe<bool>,
     pub(super) pacing: Option<bool>,
+    pub(super) ecn: Maybe<String>,
     pub(super) subflowless_timeout: Maybe<String>,
 }
 

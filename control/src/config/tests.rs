@@ -133,6 +133,10 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.pacing: invalid type: string \"yes\", expected true or false",
     ),
     (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\necn = \"on\"\n",
+        "t.toml:4: mptcp.ecn: \"on\" is not known; allowed: off, passive, always",
+    ),
+    (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\nsubflowless-timeout = \"60\"\n",
         "t.toml:4: mptcp.subflowless-timeout: \"60\" is not a time; allowed: a whole number with a unit ms, s, m or h, e.g. \"60s\"",
     ),
@@ -272,6 +276,7 @@ scheduler = "min-rtt"
 congestion = "cubic"
 allow-v0 = false
 pacing = true
+ecn = "passive"
 subflowless-timeout = "60s"
 
 [path]

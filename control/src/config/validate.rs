@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind,
 };
 use toml::Spanned;
 
@@ -437,6 +437,16 @@ impl<'a> Validator<'a> {
                 ],
             )?,
             pacing: raw.pacing.unwrap_or(true),
+            ecn: self.word_or(
+                "mptcp.ecn",
+                raw.ecn.as_ref(),
+                EcnPolicy::default(),
+                &[
+                    ("off", Is(EcnPolicy::Off)),
+                    ("passive", Is(EcnPolicy::Passive)),
+                    ("always", Is(EcnPolicy::Always)),
+                ],
+            )?,
             subflowless_timeout,
         })
     }

@@ -285,6 +285,7 @@ pub fn mptcp(config: &Config) -> MptcpSetup {
         scheduler: config.mptcp.scheduler,
         congestion: config.mptcp.congestion,
         pacing: config.mptcp.pacing,
+        ecn: config.mptcp.ecn,
         subflows_max: config.path.subflows,
         accept_addresses: config.path.accept_addresses,
         subflowless_timeout_ms: u64::try_from(config.mptcp.subflowless_timeout.as_millis())
@@ -347,6 +348,7 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         ("mptcp.scheduler", running.mptcp.scheduler == m.scheduler),
         ("mptcp.congestion", running.mptcp.congestion == m.congestion),
         ("mptcp.pacing", running.mptcp.pacing == m.pacing),
+        ("mptcp.ecn", running.mptcp.ecn == m.ecn),
         (
             "mptcp.subflowless-timeout",
             running.mptcp.subflowless_timeout_ms == m.subflowless_timeout_ms,

@@ -428,6 +428,7 @@ impl Core {
         self.fallback = Some(Counter::MPCapableSYNTXDrop);
         let path = self.subflows[i].path.clone();
         self.subflows[i].tcp = self.new_tcp(cx, &path, false);
+        self.subflows[i].tcp.forgo_ecn();
         true
     }
 }

@@ -176,14 +176,10 @@ impl Core {
         let s = &mut self.subflows[i];
         let fields = s.tcp.syn_fields(cx.now);
         let options = options::syn(&fields, option.as_ref());
-        let mut flags = Flags::SYN;
-        if fields.ack.is_some() {
-            flags |= Flags::ACK;
-        }
         let header = TcpHeaderOut {
             seq: s.tcp.iss(),
             ack: fields.ack.unwrap_or_default(),
-            flags,
+            flags: fields.flags,
             window: fields.window,
             urgent: 0,
             ecn: 0,
@@ -329,7 +325,7 @@ impl Core {
         let header = TcpHeaderOut {
             seq,
             ack: fields.ack,
-            flags,
+            flags: flags | fields.flags,
             window: fields.window,
             urgent: 0,
             ecn: 0,

@@ -107,6 +107,11 @@ impl Tcp {
                 recent_at: now,
             });
         }
+        if seg.flags.contains(Flags::ACK) {
+            self.ecn.on_syn_ack(seg.flags);
+        } else {
+            self.ecn.on_syn(seg.flags);
+        }
         self.start_window();
     }
 
@@ -129,6 +134,9 @@ impl Tcp {
         } else {
             Counter::PassiveOpens
         });
+        if self.ecn.is_on() {
+            c.inc(Counter::TCPEcnEstab);
+        }
         self.timers.retransmit = None;
         self.recovery.consecutive_rtos = 0;
         match self.timers.handshake_attempt {
@@ -168,6 +176,7 @@ impl Tcp {
             }
             if !seg.flags.contains(Flags::ACK) {
                 // The SYN again: our answer was lost.
+                self.ecn.on_syn(seg.flags);
                 if self.challenge.permit(now) {
                     self.wanted.syn = true;
                 }
@@ -238,9 +247,6 @@ impl Tcp {
         }
         verdict.valid = true;
         self.heard(now);
-        if seg.ce {
-            self.totals.ce_segments += 1;
-        }
         self.update_ts_recent(now, &seg);
         self.process_ack(now, &seg, c, verdict);
         if self.state == State::Closed {
@@ -366,6 +372,13 @@ impl Tcp {
             return;
         }
         let end = seg.seq + seg.payload_len;
+        // Only data within the window counts (RFC 3168 §6.1.6).
+        if seg.payload_len > 0 {
+            self.totals.ce_segments += u64::from(seg.ce);
+            if self.ecn.on_data(seg.flags, seg.ce) {
+                self.delayed_ack.demand();
+            }
+        }
         if seg.flags.contains(Flags::FIN) && self.peer_fin.is_none() && end >= self.rcv_nxt {
             self.peer_fin = Some(end);
         }

@@ -35,7 +35,6 @@
 //! - RFC 8985 §7.3 probes the tail with new data if there is any; this type does not know about
 //!   data that was not sent, so it repeats the newest segment.
 //! - Payload on a SYN is left to be retransmitted.
-//! - ECN is not negotiated.
 
 mod ack;
 mod bits;
@@ -43,6 +42,7 @@ mod challenge;
 mod config;
 mod congestion;
 mod delack;
+mod ecn;
 mod info;
 mod input;
 mod output;
@@ -64,6 +64,7 @@ mod window;
 mod tests;
 
 pub use config::{CongestionKind, TcpConfig};
+pub use ecn::{DataMarks, EcnPolicy};
 pub use info::TcpInfo;
 pub use segment::{
     Control, HeaderFields, MapRef, ResetCause, RxChunk, SegmentIn, SynFields, TimerVerdict,
@@ -77,6 +78,7 @@ use core::time::Duration;
 use self::challenge::ChallengeLimit;
 use self::congestion::Congestion;
 use self::delack::DelayedAck;
+use self::ecn::Ecn;
 use self::pacing::Pacer;
 use self::pmtu::PathMtu;
 use self::rack::Rack;
@@ -130,6 +132,7 @@ struct Pending {
     zero_window: u64,
     resets: u64,
     syn_retransmitted: u64,
+    ecn_fallbacks: u64,
 }
 
 /// Totals for `info`.
@@ -147,6 +150,7 @@ struct Totals {
     undos: u64,
     dsacks: u64,
     ce_segments: u64,
+    ecn_reductions: u64,
     soft_errors: u64,
 }
 
@@ -184,6 +188,7 @@ pub struct Tcp {
     rack: Rack,
     recovery: Recovery,
     congestion: Congestion,
+    ecn: Ecn,
     pacer: Pacer,
     usage: WindowUse,
     path_mtu: PathMtu,
@@ -272,6 +277,7 @@ impl Tcp {
             rack: Rack::new(iss),
             recovery: Recovery::new(iss),
             congestion: Congestion::new(config.congestion, payload, config.hystart, config.pacing),
+            ecn: Ecn::new(config.ecn, iss),
             pacer: Pacer::new(now),
             usage: WindowUse {
                 round_end: iss,
@@ -466,6 +472,12 @@ impl Tcp {
 
     // ---- what the owner decides ----
 
+    /// Opens without asking for ECN, whatever the configuration says: a SYN that asked was
+    /// refused.
+    pub fn forgo_ecn(&mut self) {
+        self.pending.ecn_fallbacks += u64::from(self.ecn.forgo());
+    }
+
     /// TCP option bytes on data segments from now on (a fallback has no DSS any more).
     pub fn set_option_room(&mut self, bytes: u8) {
         self.option_room = bytes;
@@ -591,5 +603,6 @@ impl Tcp {
         c.add(Counter::TCPToZeroWindowAdv, pending.zero_window);
         c.add(Counter::OutRsts, pending.resets);
         c.add(Counter::TCPSynRetrans, pending.syn_retransmitted);
+        c.add(Counter::TCPEcnFallback, pending.ecn_fallbacks);
     }
 }

@@ -275,6 +275,8 @@ impl Tcp {
         self.rack
             .mark_on_timeout(now, &mut self.board, recovering, &self.rtt);
         self.congestion.on_timeout(flight, first);
+        self.recovery.undoable = true;
+        self.ecn.reduced();
         self.recovery.phase = Phase::Loss;
         self.recovery.until = self.snd_nxt;
         self.recovery.duplicates = 0;
@@ -308,7 +310,7 @@ impl Tcp {
         }
         let timeout = (self.timers.rto_started + self.rtt.rto()).max(now);
         let probe = self.sack
-            && self.recovery.is_open()
+            && !self.recovery.is_recovering()
             && self.recovery.consecutive_rtos == 0
             && self.recovery.probe_end.is_none()
             && !self.recovery.probe_wanted

@@ -26,6 +26,7 @@ pub(super) struct Seg {
     options: TcpOptions,
     payload: Vec<u8>,
     signal: bool,
+    ce: bool,
 }
 
 /// An ACK with relative numbers.
@@ -38,6 +39,7 @@ pub(super) fn ack(seq: u32, ack: u32) -> Seg {
         options: TcpOptions::default(),
         payload: vec![],
         signal: false,
+        ce: false,
     }
 }
 
@@ -82,6 +84,17 @@ impl Seg {
         self
     }
 
+    /// Congestion Experienced.
+    pub(super) fn ce(mut self) -> Self {
+        self.ce = true;
+        self
+    }
+
+    pub(super) fn flags(mut self, flags: Flags) -> Self {
+        self.flags |= flags;
+        self
+    }
+
     pub(super) fn signal(mut self) -> Self {
         self.signal = true;
         self
@@ -101,7 +114,7 @@ impl Seg {
             urgent: 0,
             options: &self.options,
             payload_len: self.payload.len() as u32,
-            ce: false,
+            ce: self.ce,
             mptcp_signal: self.signal,
         };
         let chain = if self.payload.is_empty() {

@@ -97,6 +97,12 @@ impl<A: Application> Engine<A> {
             Some(sum)
         };
 
+        match tcp.ecn {
+            1 => self.counters.inc(Counter::InECT1Pkts),
+            2 => self.counters.inc(Counter::InECT0Pkts),
+            3 => self.counters.inc(Counter::InCEPkts),
+            _ => {}
+        }
         match flow {
             Some(Flow::Subflow { conn, subflow }) => {
                 let slot = self.slots[conn as usize]
