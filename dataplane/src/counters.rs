@@ -227,7 +227,7 @@ counters! {
     TCPEcnReduced,
     /// Segments acknowledged by ACKs that echo a congestion mark.
     TCPDeliveredCE,
-    /// Segments with the URG flag.
+    /// Segments with the URG flag; their data stays in the stream.
     TCPUrgent,
     // --- engine: drops with their reason ---
     /// Frame that does not parse as a packet of ours.

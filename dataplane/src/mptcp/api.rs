@@ -164,6 +164,9 @@ impl fmt::Display for CloseReason {
 
 /// What a service does with a stream. A connection pulls: it calls `fill` only when a
 /// subflow can send, with a buffer of exactly the segment that will leave.
+///
+/// There is no out-of-band data: what a peer sends as urgent arrives in the stream, see
+/// [`RecvStream`].
 pub trait Application {
     /// The connection can carry data now. Called once.
     fn on_established(&mut self) {}

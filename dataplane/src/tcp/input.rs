@@ -254,7 +254,8 @@ impl Tcp {
             return;
         }
 
-        // Sixth: URG. The data stays in the stream (RFC 6093 §6).
+        // Sixth: URG. The data stays in the stream (RFC 6093 §6, RFC 8684 §3.3.1), wherever
+        // the pointer points; one that is obeyed is one that a box can use to move bytes.
         if seg.flags.contains(Flags::URG) {
             c.inc(Counter::TCPUrgent);
         }

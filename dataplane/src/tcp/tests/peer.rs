@@ -27,6 +27,7 @@ pub(super) struct Seg {
     payload: Vec<u8>,
     signal: bool,
     ce: bool,
+    urgent: u16,
 }
 
 /// An ACK with relative numbers.
@@ -40,6 +41,7 @@ pub(super) fn ack(seq: u32, ack: u32) -> Seg {
         payload: vec![],
         signal: false,
         ce: false,
+        urgent: 0,
     }
 }
 
@@ -84,6 +86,13 @@ impl Seg {
         self
     }
 
+    /// URG with this pointer.
+    pub(super) fn urgent(mut self, pointer: u16) -> Self {
+        self.flags |= Flags::URG;
+        self.urgent = pointer;
+        self
+    }
+
     /// Congestion Experienced.
     pub(super) fn ce(mut self) -> Self {
         self.ce = true;
@@ -111,7 +120,7 @@ impl Seg {
             ack: ISS + self.ack,
             flags: self.flags,
             window: self.window,
-            urgent: 0,
+            urgent: self.urgent,
             options: &self.options,
             payload_len: self.payload.len() as u32,
             ce: self.ce,
