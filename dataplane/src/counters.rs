@@ -227,6 +227,18 @@ counters! {
     TCPEcnReduced,
     /// Segments acknowledged by ACKs that echo a congestion mark.
     TCPDeliveredCE,
+    /// Fast Open: data of our SYN was taken.
+    TCPFastOpenActive,
+    /// Fast Open: data of our SYN was not taken, or not all of it.
+    TCPFastOpenActiveFail,
+    /// Fast Open: data of a SYN taken.
+    TCPFastOpenPassive,
+    /// Fast Open: a SYN's cookie was not valid.
+    TCPFastOpenPassiveFail,
+    /// Fast Open: data of a SYN not taken, too many handshakes are pending.
+    TCPFastOpenListenOverflow,
+    /// Fast Open: a cookie was asked for, here or by us.
+    TCPFastOpenCookieReqd,
     /// Segments with the URG flag; their data stays in the stream.
     TCPUrgent,
     // --- engine: drops with their reason ---

@@ -126,6 +126,8 @@ pub struct MptcpConfig {
     pub pacing: bool,
     /// Explicit congestion notification.
     pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
 }
@@ -357,6 +359,7 @@ impl Config {
             ("mptcp.congestion", m.congestion == n.congestion),
             ("mptcp.pacing", m.pacing == n.pacing),
             ("mptcp.ecn", m.ecn == n.ecn),
+            ("mptcp.fast-open", m.fast_open == n.fast_open),
             (
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,

@@ -63,6 +63,7 @@ pub(super) struct Mptcp {
     pub(super) allow_v0: Maybe<bool>,
     pub(super) pacing: Option<bool>,
     pub(super) ecn: Maybe<String>,
+    pub(super) fast_open: Option<bool>,
     pub(super) subflowless_timeout: Maybe<String>,
 }
 

@@ -133,6 +133,10 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.pacing: invalid type: string \"yes\", expected true or false",
     ),
     (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nfast-open = 1\n",
+        "t.toml:4: mptcp.fast-open: invalid type: integer `1`, expected true or false",
+    ),
+    (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\necn = \"on\"\n",
         "t.toml:4: mptcp.ecn: \"on\" is not known; allowed: off, passive, always",
     ),
@@ -277,6 +281,7 @@ congestion = "cubic"
 allow-v0 = false
 pacing = true
 ecn = "passive"
+fast-open = false
 subflowless-timeout = "60s"
 
 [path]
@@ -335,7 +340,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 36);
+    assert_eq!(c.services[0].listen_line, 38);
     assert_eq!(c.interfaces[0].line, 13);
 }
 

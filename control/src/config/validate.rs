@@ -447,6 +447,7 @@ impl<'a> Validator<'a> {
                     ("always", Is(EcnPolicy::Always)),
                 ],
             )?,
+            fast_open: raw.fast_open.unwrap_or(false),
             subflowless_timeout,
         })
     }

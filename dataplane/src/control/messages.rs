@@ -60,6 +60,8 @@ pub struct MptcpSetup {
     pub pacing: bool,
     /// Explicit congestion notification.
     pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// Subflows per connection at the most.
     pub subflows_max: u8,
     /// Announced addresses of the peer that are remembered, at the most.

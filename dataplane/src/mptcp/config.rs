@@ -38,6 +38,9 @@ pub enum SchedulerKind {
 pub struct MptcpConfig {
     /// Whether MP_CAPABLE is sent and answered at all.
     pub enabled: bool,
+    /// TCP Fast Open (RFC 7413), both roles. An application must bear that data of a SYN
+    /// arrives twice: a copy may open a second connection (RFC 7413 §6.1).
+    pub fast_open: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
     /// Scheduler.
@@ -72,6 +75,7 @@ impl Default for MptcpConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            fast_open: false,
             checksum: ChecksumPolicy::default(),
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),

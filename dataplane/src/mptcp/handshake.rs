@@ -7,6 +7,7 @@ use super::api::{Cx, OpenError, SubflowPath};
 use super::config::{ChecksumPolicy, MptcpConfig};
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::key::{self, KeyMaterial};
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::state::{Core, Mode};
@@ -121,6 +122,7 @@ impl Core {
         cx: &mut Cx<'_>,
         path: SubflowPath,
         syn: &TcpPacket,
+        fast_open: FastOpenSyn,
         token_in_use: impl Fn(Token) -> bool,
     ) -> Result<Self, OpenError> {
         let template = template(&path)?;
@@ -149,7 +151,7 @@ impl Core {
                 || cx.config.checksum == ChecksumPolicy::Always;
             core.remote_denies_join = offer.flags.contains(MpCapableFlags::NO_MORE_SUBFLOWS);
         }
-        let tcp = accepted_tcp(cx, &path, syn, local.is_some());
+        let tcp = accepted_tcp(cx, &path, syn, local.is_some(), &fast_open);
         let subflow = Subflow::new(
             core.allocate_id(),
             path,
@@ -158,6 +160,7 @@ impl Core {
             Phase::CapableAccepted,
         );
         core.add_initial(cx, subflow);
+        core.take_fast_open(cx, fast_open);
         Ok(core)
     }
 
@@ -324,6 +327,7 @@ impl Core {
                 self.mode = Mode::Tcp;
             }
         }
+        self.settle_fast_open(cx, i, packet);
         self.subflows[i].phase = Phase::Established;
         self.establish(cx, i);
         true
@@ -366,7 +370,7 @@ impl Core {
                 }
             )
         });
-        let decides = packet.seq == s.tcp.irs() + 1 && packet.options.mptcp.is_empty();
+        let decides = packet.seq == s.tcp.rcv_start() && packet.options.mptcp.is_empty();
         !names_keys && !decides
     }
 
@@ -397,9 +401,10 @@ impl Core {
                 self.remote = Some(remote);
                 self.fully_established = true;
                 self.checksum |= flags.contains(MpCapableFlags::CHECKSUM);
-                self.snd_edge = u64::from(self.subflows[i].tcp.snd_wnd());
+                let window = u64::from(self.subflows[i].tcp.snd_wnd());
+                self.snd_edge = self.snd_edge.max(window);
             } else if keys.is_none()
-                && (packet.seq != self.subflows[i].tcp.irs() + 1
+                && (packet.seq != self.subflows[i].tcp.rcv_start()
                     || !packet.options.mptcp.is_empty())
             {
                 // Not the first bytes, or a packet that overtook the third one: options
@@ -409,6 +414,9 @@ impl Core {
                 cx.counters.inc(Counter::MPCapableFallbackACK);
                 self.fallback = Some(Counter::MPCapableFallbackACK);
                 self.mode = Mode::Tcp;
+                // Answers to a SYN's data may be acknowledged already.
+                let acked = self.subflows[i].acked_to;
+                self.acknowledge_stream(cx, acked);
             }
         }
         self.subflows[i].phase = Phase::Established;
@@ -433,14 +441,23 @@ impl Core {
     }
 }
 
-pub(crate) fn accepted_tcp(cx: &Cx<'_>, path: &SubflowPath, syn: &TcpPacket, mptcp: bool) -> Tcp {
+pub(crate) fn accepted_tcp(
+    cx: &Cx<'_>,
+    path: &SubflowPath,
+    syn: &TcpPacket,
+    mptcp: bool,
+    fast_open: &FastOpenSyn,
+) -> Tcp {
+    let mut config = tcp_config(cx.config, path, mptcp);
+    // RFC 8684 Appendix B.1: keys, a cookie and timestamps do not fit one SYN/ACK.
+    config.timestamps &= !(mptcp && fast_open.grant.is_some());
     Tcp::accept(
-        tcp_config(cx.config, path, mptcp),
+        config,
         cx.now,
         SeqNumber(cx.secrets.initial_sequence(cx.now, &path.tuple)),
         cx.secrets.timestamp_offset(&path.tuple),
         &SegmentIn {
-            payload_len: 0,
+            payload_len: u32::try_from(fast_open.data.len()).unwrap_or(u32::MAX),
             ..SegmentIn::from(syn)
         },
     )

@@ -50,6 +50,7 @@ mod connection;
 mod dsn;
 mod event;
 mod fallback;
+mod fastopen;
 mod handshake;
 mod info;
 mod input;
@@ -78,5 +79,6 @@ pub use api::{
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
 pub use event::Event;
+pub use fastopen::FastOpenSyn;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;

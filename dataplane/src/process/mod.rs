@@ -216,6 +216,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     let m = &setup.mptcp;
     let mut mptcp = MptcpConfig {
         checksum: m.checksum,
+        fast_open: m.fast_open,
         scheduler: m.scheduler,
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,

@@ -41,7 +41,7 @@ impl Tcp {
         verdict: &mut Verdict,
     ) {
         let has_ack = seg.flags.contains(Flags::ACK);
-        if has_ack && (seg.ack <= self.iss || seg.ack > self.snd_nxt) {
+        if has_ack && (seg.ack <= self.iss || seg.ack > self.snd_nxt + self.syn_data_out) {
             c.inc(Counter::TCPInvalidAck);
             if !seg.flags.contains(Flags::RST) {
                 self.wanted.rst = Some((seg.ack, None, ResetCause::BadHandshakeAck));
@@ -66,6 +66,9 @@ impl Tcp {
         let edge = self.rcv_nxt + u32::from(self.window.syn_field());
         self.window.advertise(edge);
         if has_ack {
+            // What the peer did not take of the SYN's data was never sent.
+            self.snd_start = seg.ack;
+            self.snd_nxt = seg.ack;
             self.snd_una = seg.ack;
             self.snd_wl1 = seg.seq;
             self.snd_wl2 = seg.ack;
@@ -86,6 +89,7 @@ impl Tcp {
         let options = seg.options;
         self.irs = seg.seq;
         self.rcv_nxt = seg.seq + 1;
+        self.rcv_start = self.rcv_nxt;
         self.last_ack_sent = self.rcv_nxt;
         self.header_edge = self.rcv_nxt;
         self.window.start(self.rcv_nxt);

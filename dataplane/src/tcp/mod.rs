@@ -34,7 +34,7 @@
 //!   so they are accepted, like Linux does.
 //! - RFC 8985 §7.3 probes the tail with new data if there is any; this type does not know about
 //!   data that was not sent, so it repeats the newest segment.
-//! - Payload on a SYN is left to be retransmitted.
+//! - Payload on a SYN without a valid Fast Open cookie is left to be retransmitted.
 
 mod ack;
 mod bits;
@@ -43,6 +43,7 @@ mod config;
 mod congestion;
 mod delack;
 mod ecn;
+mod fastopen;
 mod info;
 mod input;
 mod output;
@@ -65,6 +66,7 @@ mod tests;
 
 pub use config::{CongestionKind, TcpConfig};
 pub use ecn::{DataMarks, EcnPolicy};
+pub use fastopen::{CookieCache, CookieVerdict, FastOpenKey, FastOpenLesson};
 pub use info::TcpInfo;
 pub use segment::{
     Control, HeaderFields, MapRef, ResetCause, RxChunk, SegmentIn, SynFields, TimerVerdict,
@@ -170,6 +172,10 @@ pub struct Tcp {
 
     // --- send sequence space (RFC 9293 §3.3.1) ---
     iss: SeqNumber,
+    /// Behind the SYN and what the peer took of its data.
+    snd_start: SeqNumber,
+    /// Bytes that left with the SYN.
+    syn_data_out: u32,
     snd_una: SeqNumber,
     snd_nxt: SeqNumber,
     snd_wnd: u32,
@@ -200,6 +206,8 @@ pub struct Tcp {
 
     // --- receive sequence space ---
     irs: SeqNumber,
+    /// Behind the SYN and what was taken of its data.
+    rcv_start: SeqNumber,
     rcv_nxt: SeqNumber,
     window: ReceiveWindow,
     reassembly: Reassembly,
@@ -238,7 +246,8 @@ impl Tcp {
         tcp
     }
 
-    /// A passive open, for a SYN that was received. The SYN/ACK is the first [`Control`].
+    /// A passive open, for a SYN that was received. The SYN/ACK is the first [`Control`]. The
+    /// payload of `syn` counts as received (Fast Open), and is the owner's already.
     #[must_use]
     pub fn accept(
         config: TcpConfig,
@@ -249,6 +258,9 @@ impl Tcp {
     ) -> Self {
         let mut tcp = Self::new(config, now, iss, ts_offset, State::SynReceived);
         tcp.take_syn(now, syn);
+        if syn.payload_len > 0 {
+            tcp.take_syn_data(syn.payload_len);
+        }
         tcp.timers.start_handshake(now);
         tcp.wanted.syn = true;
         tcp
@@ -262,6 +274,8 @@ impl Tcp {
         Self {
             state,
             iss,
+            snd_start: iss + 1,
+            syn_data_out: 0,
             snd_una: iss,
             snd_nxt: iss + 1,
             snd_wnd: 0,
@@ -291,6 +305,7 @@ impl Tcp {
             silly_override: false,
             data_waiting: true,
             irs: SeqNumber::default(),
+            rcv_start: SeqNumber::default(),
             rcv_nxt: SeqNumber::default(),
             window: ReceiveWindow::new(config.recv_buffer_max, payload),
             reassembly: Reassembly::new(pieces_max),

@@ -230,7 +230,7 @@ impl Tcp {
     pub fn send_budget(&self, now: Instant) -> u32 {
         // After a timeout the retransmission goes first.
         let timed_out = self.recovery.force_one && self.board.lost_segments() > 0;
-        if !self.state.may_send() || timed_out {
+        if !self.may_send_now() || timed_out {
             return 0;
         }
         let mss = self.mss();
@@ -255,7 +255,7 @@ impl Tcp {
     /// New data left; returns its sequence number. `map` is the mapping it was sent under;
     /// `dsn` that of its first byte (of a plain connection: the stream offset).
     pub fn record_new(&mut self, now: Instant, len: u32, dsn: u64, map: MapRef) -> SeqNumber {
-        debug_assert!(self.state.may_send(), "no new data in {}", self.state);
+        debug_assert!(self.may_send_now(), "no new data in {}", self.state);
         let (seq, mss) = (self.snd_nxt, self.mss());
         self.started_sending(now);
         self.ecn.data_sent(seq);

@@ -304,6 +304,10 @@ impl Tcp {
     /// (Re)arms the retransmission timer after an ACK or a transmission (RFC 6298 §5,
     /// RFC 8985 §7.2). The timeout itself counts from `rto_started`.
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        if self.state == State::SynReceived {
+            // The SYN/ACK's timer runs; early answers wait for it.
+            return;
+        }
         if self.board.is_empty() {
             self.timers.retransmit = None;
             return;
