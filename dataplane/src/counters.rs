@@ -221,7 +221,27 @@ counters! {
     OutOfWindowIcmps,
     /// Blackhole detection lowered the segment size.
     TCPMTUPFail,
-    /// Segments with the URG flag.
+    /// Connections established with ECN (RFC 3168).
+    TCPEcnEstab,
+    /// SYN sent again without asking for ECN.
+    TCPEcnFallback,
+    /// Window lowered because the peer echoed congestion marks.
+    TCPEcnReduced,
+    /// Segments acknowledged by ACKs that echo a congestion mark.
+    TCPDeliveredCE,
+    /// Fast Open: data of our SYN was taken.
+    TCPFastOpenActive,
+    /// Fast Open: data of our SYN was not taken, or not all of it.
+    TCPFastOpenActiveFail,
+    /// Fast Open: data of a SYN taken.
+    TCPFastOpenPassive,
+    /// Fast Open: a SYN's cookie was not valid.
+    TCPFastOpenPassiveFail,
+    /// Fast Open: data of a SYN not taken, too many handshakes are pending.
+    TCPFastOpenListenOverflow,
+    /// Fast Open: a cookie was asked for, here or by us.
+    TCPFastOpenCookieReqd,
+    /// Segments with the URG flag; their data stays in the stream.
     TCPUrgent,
     // --- engine: drops with their reason ---
     /// Frame that does not parse as a packet of ours.
@@ -250,6 +270,13 @@ counters! {
     TimeWaitOverflow,
     /// SYN reused a TIME-WAIT flow.
     TimeWaitRecycled,
+    // --- ECN field of received TCP segments ---
+    /// ECT(1).
+    InECT1Pkts,
+    /// ECT(0).
+    InECT0Pkts,
+    /// Congestion Experienced.
+    InCEPkts,
     // --- frames and bytes ---
     /// No free frame when one was needed for transmission.
     TxNoFrame,

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind, Version,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -128,6 +128,10 @@ pub struct MptcpConfig {
     pub congestion: CongestionKind,
     /// Pacing.
     pub pacing: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
 }
@@ -363,6 +367,8 @@ impl Config {
             ("mptcp.scheduler", m.scheduler == n.scheduler),
             ("mptcp.congestion", m.congestion == n.congestion),
             ("mptcp.pacing", m.pacing == n.pacing),
+            ("mptcp.ecn", m.ecn == n.ecn),
+            ("mptcp.fast-open", m.fast_open == n.fast_open),
             (
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,

@@ -63,6 +63,8 @@ pub(super) struct Mptcp {
     pub(super) allow_v0: Option<bool>,
     pub(super) connect_version: Maybe<i64>,
     pub(super) pacing: Option<bool>,
+    pub(super) ecn: Maybe<String>,
+    pub(super) fast_open: Option<bool>,
     pub(super) subflowless_timeout: Maybe<String>,
 }
 

@@ -133,6 +133,14 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.pacing: invalid type: string \"yes\", expected true or false",
     ),
     (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nfast-open = 1\n",
+        "t.toml:4: mptcp.fast-open: invalid type: integer `1`, expected true or false",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\necn = \"on\"\n",
+        "t.toml:4: mptcp.ecn: \"on\" is not known; allowed: off, passive, always",
+    ),
+    (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\nsubflowless-timeout = \"60\"\n",
         "t.toml:4: mptcp.subflowless-timeout: \"60\" is not a time; allowed: a whole number with a unit ms, s, m or h, e.g. \"60s\"",
     ),
@@ -273,6 +281,8 @@ congestion = "cubic"
 allow-v0 = false
 connect-version = 1
 pacing = true
+ecn = "passive"
+fast-open = false
 subflowless-timeout = "60s"
 
 [path]
@@ -331,7 +341,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 37);
+    assert_eq!(c.services[0].listen_line, 39);
     assert_eq!(c.interfaces[0].line, 13);
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind, Version,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind, Version,
 };
 use toml::Spanned;
 
@@ -444,6 +444,17 @@ impl<'a> Validator<'a> {
             allow_v0,
             connect_version,
             pacing: raw.pacing.unwrap_or(true),
+            ecn: self.word_or(
+                "mptcp.ecn",
+                raw.ecn.as_ref(),
+                EcnPolicy::default(),
+                &[
+                    ("off", Is(EcnPolicy::Off)),
+                    ("passive", Is(EcnPolicy::Passive)),
+                    ("always", Is(EcnPolicy::Always)),
+                ],
+            )?,
+            fast_open: raw.fast_open.unwrap_or(false),
             subflowless_timeout,
         })
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::io::RxChecksum;
 pub use crate::io::xsk::HugePages;
 pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind, Version};
-pub use crate::tcp::CongestionKind;
+pub use crate::tcp::{CongestionKind, EcnPolicy};
 
 /// Wire version of these messages; both sides refuse another one.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -62,6 +62,10 @@ pub struct MptcpSetup {
     pub congestion: CongestionKind,
     /// Pace senders.
     pub pacing: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// Subflows per connection at the most.
     pub subflows_max: u8,
     /// Announced addresses of the peer that are remembered, at the most.

@@ -14,7 +14,7 @@ use crate::checksum::Sum;
 use crate::counters::Counters;
 use crate::io::{PortId, Tx};
 use crate::offload::header::L2Header;
-use crate::tcp::TimeWait;
+use crate::tcp::{FastOpenLesson, TimeWait};
 use crate::time::Instant;
 use crate::wire::types::{AddressId, FourTuple};
 
@@ -86,6 +86,8 @@ pub struct Actions {
     pub flows: Vec<FlowChange>,
     /// Events for the control plane, in order.
     pub events: Vec<Event>,
+    /// What a handshake taught about the server's Fast Open.
+    pub fast_open: Option<FastOpenLesson>,
 }
 
 impl Actions {
@@ -95,6 +97,7 @@ impl Actions {
         Self {
             flows: Vec::with_capacity(16),
             events: Vec::with_capacity(64),
+            fast_open: None,
         }
     }
 }
@@ -164,8 +167,12 @@ impl fmt::Display for CloseReason {
 
 /// What a service does with a stream. A connection pulls: it calls `fill` only when a
 /// subflow can send, with a buffer of exactly the segment that will leave.
+///
+/// There is no out-of-band data: what a peer sends as urgent arrives in the stream, see
+/// [`RecvStream`].
 pub trait Application {
-    /// The connection can carry data now. Called once.
+    /// The connection can carry data now. Called once. With Fast Open, `fill` is called before
+    /// for the SYN's data, and `on_readable` for that of the peer's.
     fn on_established(&mut self) {}
 
     /// In-order bytes (or end of stream) arrived since the last call. What is left

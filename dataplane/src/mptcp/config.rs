@@ -58,6 +58,9 @@ impl SchedulerKind {
 pub struct MptcpConfig {
     /// Whether MP_CAPABLE is sent and answered at all.
     pub enabled: bool,
+    /// TCP Fast Open (RFC 7413), both roles. An application must bear that data of a SYN
+    /// arrives twice: a copy may open a second connection (RFC 7413 §6.1).
+    pub fast_open: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
     /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
@@ -96,6 +99,7 @@ impl Default for MptcpConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            fast_open: false,
             checksum: ChecksumPolicy::default(),
             allow_v0: false,
             connect_version: Version::V1,

@@ -7,6 +7,7 @@ use super::api::{Cx, OpenError, SubflowPath};
 use super::config::{ChecksumPolicy, MptcpConfig};
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::key::{self, KeyMaterial};
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::state::{Core, Mode};
@@ -83,6 +84,7 @@ impl Core {
         cx: &mut Cx<'_>,
         path: SubflowPath,
         syn: &TcpPacket,
+        fast_open: FastOpenSyn,
         token_in_use: impl Fn(Token) -> bool,
     ) -> Result<Self, OpenError> {
         let template = template(&path)?;
@@ -118,7 +120,7 @@ impl Core {
                 || cx.config.checksum == ChecksumPolicy::Always;
             core.learn_offer(&offer);
         }
-        let tcp = accepted_tcp(cx, &path, syn, local.is_some());
+        let tcp = accepted_tcp(cx, &path, syn, local.is_some(), &fast_open);
         let subflow = Subflow::new(
             core.allocate_id(),
             path,
@@ -127,6 +129,7 @@ impl Core {
             Phase::CapableAccepted,
         );
         core.add_initial(cx, subflow);
+        core.take_fast_open(cx, fast_open);
         Ok(core)
     }
 
@@ -310,6 +313,7 @@ impl Core {
                 self.mode = Mode::Tcp;
             }
         }
+        self.settle_fast_open(cx, i, packet);
         self.subflows[i].phase = Phase::Established;
         self.establish(cx, i);
         true
@@ -342,7 +346,7 @@ impl Core {
             return false;
         }
         let names_keys = self.keys_named(packet).is_some() || self.proves_keys(packet);
-        let decides = packet.seq == s.tcp.irs() + 1 && packet.options.mptcp.is_empty();
+        let decides = packet.seq == s.tcp.rcv_start() && packet.options.mptcp.is_empty();
         !names_keys && !decides
     }
 
@@ -388,11 +392,11 @@ impl Core {
                 self.learn_key(sender);
                 self.fully_established = true;
                 self.checksum |= flags.contains(MpCapableFlags::CHECKSUM);
-                self.snd_edge = window;
+                self.snd_edge = self.snd_edge.max(window);
             } else if keys.is_none() && self.proves_keys(packet) {
-                self.snd_edge = window;
+                self.snd_edge = self.snd_edge.max(window);
             } else if keys.is_none()
-                && (packet.seq != self.subflows[i].tcp.irs() + 1
+                && (packet.seq != self.subflows[i].tcp.rcv_start()
                     || !packet.options.mptcp.is_empty())
             {
                 // Not the first bytes, or a packet that overtook the third one: options
@@ -402,6 +406,9 @@ impl Core {
                 cx.counters.inc(Counter::MPCapableFallbackACK);
                 self.fallback = Some(Counter::MPCapableFallbackACK);
                 self.mode = Mode::Tcp;
+                // Answers to a SYN's data may be acknowledged already.
+                let acked = self.subflows[i].acked_to;
+                self.acknowledge_stream(cx, acked);
             }
         }
         self.subflows[i].phase = Phase::Established;
@@ -421,18 +428,28 @@ impl Core {
         self.fallback = Some(Counter::MPCapableSYNTXDrop);
         let path = self.subflows[i].path.clone();
         self.subflows[i].tcp = self.new_tcp(cx, &path, false);
+        self.subflows[i].tcp.forgo_ecn();
         true
     }
 }
 
-pub(crate) fn accepted_tcp(cx: &Cx<'_>, path: &SubflowPath, syn: &TcpPacket, mptcp: bool) -> Tcp {
+pub(crate) fn accepted_tcp(
+    cx: &Cx<'_>,
+    path: &SubflowPath,
+    syn: &TcpPacket,
+    mptcp: bool,
+    fast_open: &FastOpenSyn,
+) -> Tcp {
+    let mut config = tcp_config(cx.config, path, mptcp);
+    // RFC 8684 Appendix B.1: keys, a cookie and timestamps do not fit one SYN/ACK.
+    config.timestamps &= !(mptcp && fast_open.grant.is_some());
     Tcp::accept(
-        tcp_config(cx.config, path, mptcp),
+        config,
         cx.now,
         SeqNumber(cx.secrets.initial_sequence(cx.now, &path.tuple)),
         cx.secrets.timestamp_offset(&path.tuple),
         &SegmentIn {
-            payload_len: 0,
+            payload_len: u32::try_from(fast_open.data.len()).unwrap_or(u32::MAX),
             ..SegmentIn::from(syn)
         },
     )

@@ -256,7 +256,14 @@ impl Core {
     }
 
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
-        self.confirm(cx, i);
+        // An answer to a SYN's data may come from a server that has no keys yet and so sends no
+        // DATA_ACK (RFC 8684 Figure 19, erratum 6609).
+        let early = dss.data_ack.is_none() && self.subflows[i].tcp.syn_data_acked() > 0;
+        if early {
+            self.subflows[i].dss_seen = true;
+        } else {
+            self.confirm(cx, i);
+        }
         if let Some(ack) = dss.data_ack {
             self.on_data_ack(cx, i, ack);
         }
@@ -286,7 +293,7 @@ impl Core {
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
     fn covers(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
         let s = &self.subflows[i];
-        let first = packet.seq.diff(s.tcp.irs());
+        let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
         let len = i32::from(mapping.len) - i32::from(fin);

@@ -7,6 +7,7 @@ use rand::RngCore;
 
 use super::api::{Cx, JoinReject, OpenError, SubflowId, SubflowPath};
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::handshake::{accepted_tcp, template};
 use super::key;
 use super::state::Core;
@@ -96,7 +97,7 @@ impl Core {
         };
         path.remote_id = address_id;
         path.local_id = self.local_id_of(path.tuple.local);
-        let tcp = accepted_tcp(cx, &path, syn, true);
+        let tcp = accepted_tcp(cx, &path, syn, true, &FastOpenSyn::default());
         let id = self.allocate_id();
         let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);
         subflow.nonce_local = cx.rng.next_u32();

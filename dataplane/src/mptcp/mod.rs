@@ -54,6 +54,7 @@ mod coupling;
 mod dsn;
 mod event;
 mod fallback;
+mod fastopen;
 mod handshake;
 mod info;
 mod input;
@@ -83,6 +84,7 @@ pub use api::{
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
 pub use event::Event;
+pub use fastopen::FastOpenSyn;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;
 pub use version::Version;

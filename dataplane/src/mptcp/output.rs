@@ -413,18 +413,18 @@ impl Core {
         let options_len = s.data_options_len();
         let options = options::data(fields.timestamps, option.as_ref(), options_len);
         let header_len = s.template.header_len(options_len);
-        let flags = if push {
-            Flags::ACK | Flags::PSH
-        } else {
-            Flags::ACK
-        };
+        let marks = s.tcp.data_marks(seq);
+        let mut flags = fields.flags | marks.flags;
+        if push {
+            flags |= Flags::PSH;
+        }
         let header = TcpHeaderOut {
             seq,
             ack: fields.ack,
             flags,
             window: fields.window,
             urgent: 0,
-            ecn: 0,
+            ecn: marks.ecn,
         };
         let bytes = len as usize;
         let Some(chunk) = self.send.chunk_mut(off) else {

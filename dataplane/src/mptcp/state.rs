@@ -8,6 +8,7 @@ use super::api::{CloseReason, Cx, FlowChange, SubflowId};
 use super::close::Closing;
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::fastopen::FastOpen;
 use super::info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 use super::key::KeyMaterial;
 use super::reassembly::Reassembly;
@@ -91,6 +92,7 @@ pub(crate) struct Core {
     pub(crate) rx_news: bool,
 
     pub(crate) closing: Closing,
+    pub(crate) fast_open: FastOpen,
     created_at: Instant,
     pub(crate) subflowless_since: Option<Instant>,
     pub(crate) subflowless_timeout: Duration,
@@ -149,6 +151,7 @@ impl Core {
             rx: RecvStream::default(),
             rx_news: false,
             closing: Closing::default(),
+            fast_open: FastOpen::default(),
             created_at: cx.now,
             subflowless_since: None,
             subflowless_timeout: cx.config.subflowless_timeout,
@@ -202,7 +205,8 @@ impl Core {
         self.established_news = true;
         let mptcp = self.is_mptcp();
         let s = &mut self.subflows[i];
-        if !mptcp {
+        // Early answers of Fast Open keep the room that they left with.
+        if !mptcp && s.tcp.snd_nxt() == s.tcp.snd_start() {
             s.dss_room = 0;
         }
         s.was_established = true;

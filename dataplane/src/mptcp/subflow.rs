@@ -246,11 +246,12 @@ impl Subflow {
 
     /// May carry data at all.
     pub(crate) fn is_usable(&self) -> bool {
-        self.phase == Phase::Established
-            && self.death.is_none()
-            && !self.closing
-            && !self.third_ack_due
-            && self.tcp.state().may_send()
+        let open = match self.phase {
+            Phase::Established => self.tcp.state().may_send(),
+            Phase::CapableAccepted => self.tcp.may_answer_early(),
+            _ => false,
+        };
+        open && self.death.is_none() && !self.closing && !self.third_ack_due
     }
 
     /// May be asked to carry signals.
@@ -294,9 +295,9 @@ impl Subflow {
         self.template.header_len(self.data_options_len())
     }
 
-    /// Relative subflow sequence number of `seq` (SSN 1 is the first byte).
+    /// Relative subflow sequence number of `seq` (SSN 1 is the first byte behind the SYN).
     pub(crate) fn ssn(&self, seq: SeqNumber) -> u32 {
-        seq.diff(self.tcp.iss()).cast_unsigned()
+        seq.diff(self.tcp.snd_start() - 1).cast_unsigned()
     }
 
     /// Position in the received stream of a relative SSN from the peer, read near the data

@@ -97,6 +97,12 @@ impl<A: Application> Engine<A> {
             Some(sum)
         };
 
+        match tcp.ecn {
+            1 => self.counters.inc(Counter::InECT1Pkts),
+            2 => self.counters.inc(Counter::InECT0Pkts),
+            3 => self.counters.inc(Counter::InCEPkts),
+            _ => {}
+        }
         match flow {
             Some(Flow::Subflow { conn, subflow }) => {
                 let slot = self.slots[conn as usize]
@@ -112,11 +118,13 @@ impl<A: Application> Engine<A> {
                 None
             }
             Some(Flow::TimeWait { serial }) => {
-                self.on_time_wait(now, arrival, tcp, serial, join, sink);
+                let payload = syn_payload(tcp, frame, sum);
+                self.on_time_wait(now, arrival, tcp, serial, join, payload, sink);
                 None
             }
             None => {
-                self.on_unknown(now, arrival, tcp, join, sink);
+                let payload = syn_payload(tcp, frame, sum);
+                self.on_unknown(now, arrival, tcp, join, payload, sink);
                 None
             }
             Some(Flow::Foreign { .. }) => unreachable!("returned above"),
@@ -124,6 +132,10 @@ impl<A: Application> Engine<A> {
     }
 
     /// A segment of a flow in TIME-WAIT.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of `on_unknown` and the flow"
+    )]
     fn on_time_wait<S: TxSink>(
         &mut self,
         now: Instant,
@@ -131,6 +143,7 @@ impl<A: Application> Engine<A> {
         tcp: &TcpPacket,
         serial: u64,
         join: Option<u32>,
+        payload: Chain,
         sink: &mut S,
     ) {
         let Some(state) = self.time_wait.get_mut(serial) else {
@@ -148,7 +161,7 @@ impl<A: Application> Engine<A> {
                 if let Some(worker) = self.time_wait.take_route(serial) {
                     self.unroute(worker, tcp.tuple);
                 }
-                self.on_unknown(now, arrival, tcp, join, sink);
+                self.on_unknown(now, arrival, tcp, join, payload, sink);
             }
         }
     }
@@ -160,6 +173,7 @@ impl<A: Application> Engine<A> {
         arrival: Arrival,
         tcp: &TcpPacket,
         join: Option<u32>,
+        payload: Chain,
         sink: &mut S,
     ) {
         let syn = tcp.flags.contains(Flags::SYN) && !tcp.flags.contains(Flags::ACK);
@@ -183,7 +197,7 @@ impl<A: Application> Engine<A> {
         };
         if let Some(token) = join {
             self.on_join(now, path, tcp, token, arrival.from, sink);
-        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp) {
+        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp, payload) {
             self.refuse(arrival.port, tcp, None, sink);
         }
     }
@@ -223,6 +237,15 @@ impl<A: Application> Engine<A> {
             },
         )
     }
+}
+
+/// The data of a SYN that may come with a Fast Open cookie.
+fn syn_payload(tcp: &TcpPacket, frame: Frame, sum: Option<checksum::Sum>) -> Chain {
+    let mut chain = Chain::new();
+    if tcp.options.fast_open.is_some() && !tcp.payload.is_empty() {
+        chain.push(Piece::from_frame(frame, tcp.payload.clone(), sum));
+    }
+    chain
 }
 
 /// The token of a SYN with MP_JOIN.
