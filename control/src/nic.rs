@@ -168,6 +168,7 @@ pub fn modes(mode: Mode, is_virtual: bool) -> Vec<(PortMode, bool)> {
         (Mode::ZeroCopy, _) => vec![(PortMode::ZeroCopy, true)],
         (Mode::Native, _) => vec![(PortMode::Native, false)],
         (Mode::Generic, _) => vec![(PortMode::Generic, false)],
+        (Mode::Superframe, _) => vec![(PortMode::Superframe, false)],
     }
 }
 

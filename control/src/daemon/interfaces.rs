@@ -109,7 +109,7 @@ pub fn examine(
     }
     if let Some(kind @ ("vlan" | "bond" | "bridge" | "macvlan" | "ipvlan" | "team")) =
         link.kind.as_deref()
-        && interface.mode != Mode::Generic
+        && !matches!(interface.mode, Mode::Generic | Mode::Superframe)
     {
         return Err(config
             .complaint(
@@ -189,7 +189,7 @@ pub fn attach(
     for (mode, zero_copy_required) in &modes {
         let how = match mode {
             PortMode::ZeroCopy | PortMode::Native => AttachMode::Native,
-            PortMode::Generic => AttachMode::Generic,
+            PortMode::Generic | PortMode::Superframe => AttachMode::Generic,
         };
         match program.attach(how) {
             Ok(link) => {

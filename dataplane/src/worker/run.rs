@@ -17,7 +17,7 @@ use super::engine::{Arrival, Engine, Outbound};
 use super::handoff::{HandOff, HandOffRings};
 use super::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
 use crate::app::App;
-use crate::buf::{Frame, FramePool};
+use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerReport};
 use crate::counters::Counter;
 use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
@@ -55,6 +55,9 @@ const HANDOFFS_PER_TURN: usize = 1024;
 
 /// Frames taken from one port per turn: a driver's usual NAPI budget.
 const RX_BATCH: usize = 64;
+
+/// Frames that a superframe of 64 KiB takes; where they are smaller, the list grows.
+const SUPERFRAME_FRAGMENTS: usize = 18;
 
 /// How long a worker that stops may take to say so to every peer.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -330,10 +333,17 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             pools: &parts.pools,
             first,
         };
+        let mut frames = PacketFrames::new();
         for received in batch.drain() {
-            let handed = parts
-                .engine
-                .on_frame(now, arrival, received.frame, &mut sink);
+            if received.more && frames.is_empty() {
+                frames.reserve(SUPERFRAME_FRAGMENTS);
+            }
+            frames.push(received.frame);
+            if received.more {
+                continue;
+            }
+            let packet = std::mem::take(&mut frames);
+            let handed = parts.engine.on_packet(now, arrival, packet, &mut sink);
             if let Some((worker, message)) = handed {
                 self.handed.push((worker, message));
             }
@@ -358,7 +368,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 return taken > 0;
             };
             match message {
-                HandOff::Frame { port, from, frame } => {
+                HandOff::Packet { port, from, frames } => {
                     self.parts.engine.counters_mut().inc(Counter::HandOffRx);
                     let Some(&first) = self.first.get(usize::from(port.0)) else {
                         continue;
@@ -377,7 +387,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                         first,
                     };
                     // A flow whose owner changed meanwhile: the peer sends again.
-                    let _ = parts.engine.on_frame(now, arrival, frame, &mut sink);
+                    let _ = parts.engine.on_packet(now, arrival, frames, &mut sink);
                 }
                 HandOff::Claim { tuple, owner } => {
                     self.parts.engine.on_route(&tuple, owner, true);
