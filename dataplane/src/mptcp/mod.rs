@@ -30,7 +30,7 @@
 //! | `connection`, `state` | the generic shell; everything else about a connection |
 //! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
-//! | `output`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
+//! | `output`, `segmentation`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
@@ -62,6 +62,7 @@ mod reassembly;
 mod recv;
 mod reinject;
 mod schedulers;
+mod segmentation;
 mod sendqueue;
 mod signals;
 mod state;

@@ -116,8 +116,10 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
                 what: format!("socket of {} queue {queue}", interface.name),
                 source,
             })?;
+            let segment_bytes = crate::io::Port::caps(&port).tx_segment_bytes;
             out[i % workers].0.push(PortSlot {
                 port,
+                segment_bytes,
                 interface: id,
                 pool,
                 mtu: interface.mtu,
@@ -148,6 +150,7 @@ fn xsk_config(setup: &Setup, interface: &InterfaceSetup, queue: u32) -> XskConfi
         },
         generic: matches!(interface.mode, PortMode::Generic | PortMode::Superframe),
         scatter_gather: interface.mode == PortMode::Superframe,
+        gso_lane: interface.mode == PortMode::Superframe,
         rx_ring: setup.rx_ring,
         tx_ring: setup.tx_ring,
         fill_frames: (share / queues.max(1)).min(setup.rx_ring),

@@ -4,6 +4,7 @@
 //! kick; then hand-offs, mail and timers. No allocation, lock or system call per packet:
 //! system calls come per batch (a kick), per idle period (poll) and per wake-up.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerR
 use crate::counters::Counter;
 use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
 use crate::mptcp::TxSink;
+use crate::offload::BurstShape;
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetAddress;
 
@@ -81,6 +83,8 @@ pub struct PortSlot<P> {
     pub carrier: bool,
     /// Checksum policy on receive.
     pub checksum: RxChecksum,
+    /// Largest burst that the port segments; 0: none.
+    pub segment_bytes: u32,
     /// For reports.
     pub name: String,
     /// For reports.
@@ -123,6 +127,24 @@ impl<P: Port> TxSink for Sink<'_, P> {
         };
         let slot = &mut self.ports[index];
         slot.port.tx(&self.pools[slot.pool], frame)
+    }
+
+    fn segment_bytes(&self, port: PortId) -> u32 {
+        self.slot(port)
+            .map_or(0, |index| self.ports[index].segment_bytes)
+    }
+
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let Some(index) = self.slot(port) else {
+            return Tx::NoCarrier;
+        };
+        let slot = &mut self.ports[index];
+        slot.port.tx_burst(&self.pools[slot.pool], shape, frames)
     }
 
     fn room(&self, port: PortId) -> u32 {
