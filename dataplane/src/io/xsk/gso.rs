@@ -3,8 +3,8 @@
 //! The kernel gathers a burst from our frames into one GSO packet, and it or the device
 //! segments and completes the checksums; a receiver on this host gets it unsegmented. A
 //! port with a lane sends everything by it: two ways out would overtake each other. The
-//! socket is bound to protocol 0, so that it taps nothing, and bypasses the qdisc, as an
-//! AF_XDP socket does.
+//! socket is bound to protocol 0, so that it taps nothing. It goes through the qdisc:
+//! without (`PACKET_QDISC_BYPASS`), a device that does not segment drops every burst.
 //!
 //! Invariant: every frame in `frames` has one reference from us until its message was
 //! taken by the kernel, which copies, or dropped. So nobody writes to the bytes that
@@ -30,7 +30,6 @@ pub(super) const BURST_BYTES_MAX: u32 = 65_535;
 
 // linux/if_packet.h, linux/virtio_net.h
 const PACKET_VNET_HDR: libc::c_int = 15;
-const PACKET_QDISC_BYPASS: libc::c_int = 20;
 const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV4: u8 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV6: u8 = 4;
@@ -98,7 +97,6 @@ impl GsoLane {
         // SAFETY: just opened, owned by nobody else.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         set(&fd, libc::SOL_PACKET, PACKET_VNET_HDR, 1)?;
-        set(&fd, libc::SOL_PACKET, PACKET_QDISC_BYPASS, 1)?;
         let bytes = libc::c_int::try_from(send_buffer_bytes).unwrap_or(libc::c_int::MAX);
         if set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, bytes).is_err() {
             let _ = set(&fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
@@ -205,10 +203,11 @@ impl GsoLane {
                 Ok(sent) => done += sent,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EINTR) => {}
-                    // The send buffer or the device's queue is full.
-                    Some(libc::EAGAIN | libc::ENOBUFS) => break,
+                    // The send buffer is full.
+                    Some(libc::EAGAIN) => break,
                     Some(number) => {
-                        // Interface down or gone, or a packet that it refuses: TCP repairs.
+                        // Dropped by the qdisc or the device (ENOBUFS), interface down or
+                        // gone, a packet that it refuses: the message is spent.
                         flushed.dropped += 1;
                         flushed.gone |= matches!(number, libc::ENXIO | libc::ENODEV);
                         done += 1;
