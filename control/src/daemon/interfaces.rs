@@ -194,8 +194,19 @@ pub fn attach(
         match program.attach(how) {
             Ok(link) => {
                 if let Some(why) = &refused {
-                    warnings.push(format!("{name} runs in generic mode: {why}"));
+                    warnings.push(format!(
+                        "{name} runs in {} mode: {why}",
+                        nic::mode_name(*mode)
+                    ));
                 }
+                tracing::info!(
+                    interface = name,
+                    driver = candidate.driver,
+                    asked = ?candidate.config.mode,
+                    mode = nic::mode_name(*mode),
+                    why = nic::mode_reason(*mode),
+                    "attached"
+                );
                 let xsks = xsks_fd(&program)?;
                 return Ok(Attached {
                     setup: InterfaceSetup {

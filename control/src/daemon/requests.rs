@@ -228,7 +228,8 @@ impl Daemon {
     fn interface_status(&self, i: &interfaces::Attached) -> InterfaceStatus {
         let link = self.mirror.link(i.setup.ifindex);
         let attached = match i.setup.mode {
-            PortMode::Generic | PortMode::Superframe => "generic",
+            PortMode::Generic => "generic",
+            PortMode::Superframe => "generic, superframes",
             _ => "native",
         };
         InterfaceStatus {
