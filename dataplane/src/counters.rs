@@ -280,6 +280,8 @@ counters! {
     // --- frames and bytes ---
     /// No free frame when one was needed for transmission.
     TxNoFrame,
+    /// Bursts of several segments handed to a port that segments.
+    TxBursts,
     /// Transmit ring full.
     TxRingFull,
     /// Transmit refused: no carrier.

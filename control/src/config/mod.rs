@@ -85,6 +85,8 @@ pub enum Mode {
     Native,
     /// Generic XDP.
     Generic,
+    /// Generic XDP, whole superframes.
+    Superframe,
 }
 
 /// `rx-checksum`.

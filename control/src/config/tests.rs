@@ -97,12 +97,8 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:3: interface.queues: empty; allowed: \"all\" or a list of queue numbers, e.g. [0, 1]",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\nmode = \"superframe\"\n",
-        "t.toml:3: interface.mode: \"superframe\" is not available in this version; allowed: auto, zero-copy, native, generic",
-    ),
-    (
         "[[interface]]\nname = \"vb1\"\nmode = \"fast\"\n",
-        "t.toml:3: interface.mode: \"fast\" is not known; allowed: auto, zero-copy, native, generic",
+        "t.toml:3: interface.mode: \"fast\" is not known; allowed: auto, zero-copy, native, generic, superframe",
     ),
     (
         "[[interface]]\nname = \"vb1\"\nrx-checksum = \"none\"\n",

@@ -324,7 +324,7 @@ impl<'a> Validator<'a> {
                         ("zero-copy", Is(Mode::ZeroCopy)),
                         ("native", Is(Mode::Native)),
                         ("generic", Is(Mode::Generic)),
-                        ("superframe", Later),
+                        ("superframe", Is(Mode::Superframe)),
                     ],
                 )?,
                 rx_checksum: self.word_or(

@@ -109,7 +109,7 @@ pub fn examine(
     }
     if let Some(kind @ ("vlan" | "bond" | "bridge" | "macvlan" | "ipvlan" | "team")) =
         link.kind.as_deref()
-        && interface.mode != Mode::Generic
+        && !matches!(interface.mode, Mode::Generic | Mode::Superframe)
     {
         return Err(config
             .complaint(
@@ -189,13 +189,24 @@ pub fn attach(
     for (mode, zero_copy_required) in &modes {
         let how = match mode {
             PortMode::ZeroCopy | PortMode::Native => AttachMode::Native,
-            PortMode::Generic => AttachMode::Generic,
+            PortMode::Generic | PortMode::Superframe => AttachMode::Generic,
         };
         match program.attach(how) {
             Ok(link) => {
                 if let Some(why) = &refused {
-                    warnings.push(format!("{name} runs in generic mode: {why}"));
+                    warnings.push(format!(
+                        "{name} runs in {} mode: {why}",
+                        nic::mode_name(*mode)
+                    ));
                 }
+                tracing::info!(
+                    interface = name,
+                    driver = candidate.driver,
+                    asked = ?candidate.config.mode,
+                    mode = nic::mode_name(*mode),
+                    why = nic::mode_reason(*mode),
+                    "attached"
+                );
                 let xsks = xsks_fd(&program)?;
                 return Ok(Attached {
                     setup: InterfaceSetup {

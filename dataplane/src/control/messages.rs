@@ -45,6 +45,9 @@ pub enum PortMode {
     Native,
     /// Generic (skb) XDP, copying sockets.
     Generic,
+    /// Generic XDP, sockets that take packets of several frames: what the kernel has not
+    /// segmented, or has coalesced, arrives whole.
+    Superframe,
 }
 
 /// Protocol settings, the same for every connection.

@@ -2,6 +2,7 @@
 //! (actions for the engine, calls into the application).
 
 use std::fmt;
+use std::ops::Range;
 
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,7 @@ use crate::buf::Frame;
 use crate::checksum::Sum;
 use crate::counters::Counters;
 use crate::io::{PortId, Tx};
+use crate::offload::BurstShape;
 use crate::offload::header::L2Header;
 use crate::tcp::{FastOpenLesson, TimeWait};
 use crate::time::Instant;
@@ -109,6 +111,22 @@ pub trait TxSink {
     /// Hands a finished packet to a port. The port takes its own reference on the frame;
     /// the caller keeps the token.
     fn send(&mut self, port: PortId, frame: &Frame) -> Tx;
+    /// Largest burst that `port` segments on its way out; 0: it does not.
+    fn segment_bytes(&self, port: PortId) -> u32 {
+        let _ = port;
+        0
+    }
+    /// Hands a burst to a port that segments, as [`crate::io::Port::tx_burst`] says.
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let _ = (port, shape, frames);
+        debug_assert!(false, "no port segments");
+        Tx::Full
+    }
     /// Packets that `port` would take now. A port without carrier should say that it has
     /// room, so that `send` can say why it has not.
     fn room(&self, port: PortId) -> u32;

@@ -31,7 +31,7 @@
 //! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
 //! | `version` | what version 0 does differently |
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
-//! | `output`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
+//! | `output`, `segmentation`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
@@ -67,6 +67,7 @@ mod reassembly;
 mod recv;
 mod reinject;
 mod schedulers;
+mod segmentation;
 mod sendqueue;
 mod signals;
 mod state;

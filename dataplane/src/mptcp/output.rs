@@ -321,9 +321,14 @@ impl Core {
                     break;
                 };
                 let seq = self.subflows[i].tcp.snd_nxt();
-                let end = burst.next + u64::from(len);
+                let whole = self.transmit_segments(cx, sink, i, burst);
+                let end = whole.map_or(burst.next + u64::from(len), |(end, _)| end);
                 let last = end == burst.end;
-                match self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last) {
+                let outcome = match whole {
+                    Some((_, outcome)) => outcome,
+                    None => self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last),
+                };
+                match outcome {
                     Outcome::Sent => {}
                     Outcome::Full => {
                         full = true;
@@ -337,11 +342,16 @@ impl Core {
                 }
                 self.sent_max = self.sent_max.max(end);
                 let s = &mut self.subflows[i];
-                s.tcp.record_new(cx.now, len, burst.next, burst.map);
-                s.push_sent(burst.next, len);
+                for chunk in self.send.chunks_from(burst.next) {
+                    if chunk.off >= end {
+                        break;
+                    }
+                    s.tcp.record_new(cx.now, chunk.len, chunk.off, burst.map);
+                    s.push_sent(chunk.off, chunk.len);
+                    s.totals.bytes_sent += u64::from(chunk.len);
+                    s.totals.segments_sent += 1;
+                }
                 s.burst = (!last).then_some(Burst { next: end, ..burst });
-                s.totals.bytes_sent += u64::from(len);
-                s.totals.segments_sent += 1;
             }
         }
         full
@@ -473,6 +483,18 @@ impl Core {
             frame.set_len(header_len + bytes);
             sink.send(port, frame)
         };
+        self.data_sent(cx, i, tx, ack)
+    }
+
+    /// What a port said to a data segment, or to a burst of them, that carries `ack`.
+    pub(super) fn data_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        tx: Tx,
+        ack: Option<u64>,
+    ) -> Outcome {
+        let port = self.subflows[i].path.port;
         match tx {
             Tx::Queued => {}
             Tx::Full => {
@@ -507,7 +529,7 @@ impl Core {
 
     /// Whether data at `ssn` goes out with MP_CAPABLE instead of a DSS (RFC 8684 §3.1): the
     /// client's first, until the server is known to have the keys.
-    fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
+    pub(super) fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
         self.version.has_keys_with_data()
             && !self.server
             && s.initial
@@ -517,7 +539,7 @@ impl Core {
     }
 
     /// The MPTCP option of a data segment under `map`, and the DATA_ACK in it.
-    fn data_option(
+    pub(super) fn data_option(
         &self,
         cx: &mut Cx<'_>,
         i: usize,

@@ -133,6 +133,12 @@ impl SendQueue {
         self.chunks.get_mut(index)
     }
 
+    /// The chunks from the one that holds `off` on.
+    pub(crate) fn chunks_from(&self, off: u64) -> impl Iterator<Item = &Chunk> + Clone {
+        let index = self.index(off).unwrap_or(self.chunks.len());
+        self.chunks.range(index..)
+    }
+
     /// A subflow has sent (part of) the chunk that holds `off`.
     pub(crate) fn add_ref(&mut self, off: u64) {
         if let Some(chunk) = self.chunk_mut(off) {
