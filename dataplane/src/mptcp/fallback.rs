@@ -115,6 +115,7 @@ impl Core {
             // DATA_ACKed (RFC 8684 §3.7).
             self.send_data_acks = false;
             self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
+            self.subflows[i].fail_said = true;
             self.subflows[i].tcp.ack_now();
             self.fall_back(cx, i, Counter::DssFallback);
         } else {
@@ -127,20 +128,21 @@ impl Core {
     /// MP_FAIL from the peer.
     pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
         cx.counters.inc(Counter::MPFailRx);
-        if self.mode == Mode::Tcp {
-            // The answer to ours, or a repetition; ours was answered when we fell back.
+        let answers = if self.mode == Mode::Tcp {
+            // The answer to ours, a repetition, or it was overtaken by the infinite mapping.
             self.subflows[i].fail = None;
             self.send_data_acks = false;
-            return;
-        }
-        let answers = self.may_fall_back(i);
-        self.fall_back(cx, i, Counter::DssFallback);
-        if answers {
+            self.fallback == Some(Counter::DssFallback)
+        } else {
+            let possible = self.may_fall_back(i);
+            self.fall_back(cx, i, Counter::DssFallback);
+            possible
+        };
+        let s = &mut self.subflows[i];
+        if answers && !std::mem::replace(&mut s.fail_said, true) {
             // RFC 8684 §3.7: answered by MP_FAIL in the other direction. By an ACK of its own:
-            // the peer's infinite mapping is on its way already, and data may never leave room
-            // for a pure ACK.
+            // data may never leave room for a pure ACK.
             cx.counters.inc(Counter::MPFailTx);
-            let s = &mut self.subflows[i];
             s.signal(MptcpOption::MpFail { dsn });
             s.tcp.ack_now();
         }
@@ -206,6 +208,7 @@ impl Core {
             let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
             self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
+            self.subflows[i].fail_said = true;
         }
         self.fall_back(cx, i, Counter::DssFallback);
     }

@@ -137,6 +137,8 @@ pub(crate) struct Subflow {
     pub(crate) bare: u8,
     /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
     pub(crate) fail: Option<(u64, u8)>,
+    /// MP_FAIL was sent, or is about to be: the peer's needs no other answer.
+    pub(crate) fail_said: bool,
     /// Some DSS arrived on this subflow.
     pub(crate) dss_seen: bool,
     /// DATA_ACK last sent here, as a stream offset.
@@ -211,6 +213,7 @@ impl Subflow {
             acked_to: 0,
             bare: 0,
             fail: None,
+            fail_said: false,
             dss_seen: false,
             data_ack_sent: 0,
             signals: VecDeque::new(),
