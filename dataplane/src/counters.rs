@@ -35,6 +35,8 @@ counters! {
     MPCapableSYNACKRX,
     /// Third ACK with MP_CAPABLE received.
     MPCapableACKRX,
+    /// SYN with a MP_CAPABLE of version 0 whose flag B is set: ignored.
+    MPCapableSYNIgnored,
     /// Segment dropped: it overtook the one that names the keys.
     MPCapableEarlyDrop,
     /// Server fell back: the third ACK had no MP_CAPABLE.

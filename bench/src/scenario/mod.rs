@@ -4,6 +4,7 @@
 //! figures. They are kept in `bench/docs` as a table and a chart; tests hold the figures against
 //! the claims and the table against what the code yields now.
 
+pub mod coupled;
 pub mod report;
 pub mod schedulers;
 
@@ -16,6 +17,8 @@ use clap::{Args, Subcommand};
 /// A study to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
+    Congestion(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
     Schedulers(Output),
 }
@@ -35,6 +38,7 @@ pub struct Output {
 /// The results could not be written.
 pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
+        Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
     }
 }

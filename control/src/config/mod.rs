@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind,
+    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -118,6 +118,10 @@ pub struct InterfaceConfig {
 pub struct MptcpConfig {
     /// DSS checksum.
     pub checksum: ChecksumPolicy,
+    /// Version 0 is answered with version 0.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Congestion control.
@@ -351,6 +355,11 @@ impl Config {
                 same(|x, y| x.rx_checksum == y.rx_checksum),
             ),
             ("mptcp.checksum", m.checksum == n.checksum),
+            ("mptcp.allow-v0", m.allow_v0 == n.allow_v0),
+            (
+                "mptcp.connect-version",
+                m.connect_version == n.connect_version,
+            ),
             ("mptcp.scheduler", m.scheduler == n.scheduler),
             ("mptcp.congestion", m.congestion == n.congestion),
             ("mptcp.pacing", m.pacing == n.pacing),

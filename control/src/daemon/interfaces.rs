@@ -282,6 +282,8 @@ pub fn services(services: &[ServiceConfig]) -> Vec<ServiceSetup> {
 pub fn mptcp(config: &Config) -> MptcpSetup {
     MptcpSetup {
         checksum: config.mptcp.checksum,
+        allow_v0: config.mptcp.allow_v0,
+        connect_version: config.mptcp.connect_version,
         scheduler: config.mptcp.scheduler,
         congestion: config.mptcp.congestion,
         pacing: config.mptcp.pacing,
@@ -344,6 +346,11 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         ("dataplane.hugepages", running.hugepages == d.hugepages),
         ("interface.name", names(&running.interfaces) == configured),
         ("mptcp.checksum", running.mptcp.checksum == m.checksum),
+        ("mptcp.allow-v0", running.mptcp.allow_v0 == m.allow_v0),
+        (
+            "mptcp.connect-version",
+            running.mptcp.connect_version == m.connect_version,
+        ),
         ("mptcp.scheduler", running.mptcp.scheduler == m.scheduler),
         ("mptcp.congestion", running.mptcp.congestion == m.congestion),
         ("mptcp.pacing", running.mptcp.pacing == m.pacing),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::io::RxChecksum;
 pub use crate::io::xsk::HugePages;
-pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind};
+pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind, Version};
 pub use crate::tcp::CongestionKind;
 
 /// Wire version of these messages; both sides refuse another one.
@@ -52,6 +52,10 @@ pub enum PortMode {
 pub struct MptcpSetup {
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
+    /// Answer version 0 with version 0.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Congestion control.

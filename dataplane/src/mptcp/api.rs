@@ -250,6 +250,9 @@ pub enum OpenError {
     /// The connection is closing.
     #[error("the connection is closing")]
     Closing,
+    /// The SYN must not be answered, not even by RST (RFC 6824 §3.1, flag B).
+    #[error("the SYN is not understood and to be ignored")]
+    SynIgnored,
     /// Local and remote address are of different families.
     #[error("local and remote address are of different families")]
     MixedFamilies,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
+use super::version::Version;
 use crate::tcp::TcpConfig;
 use crate::time::Instant;
 use crate::wire::types::FourTuple;
@@ -59,6 +60,10 @@ pub struct MptcpConfig {
     pub enabled: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
+    /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Subflow settings; `mss` and `option_room` are overwritten per path.
@@ -92,6 +97,8 @@ impl Default for MptcpConfig {
         Self {
             enabled: true,
             checksum: ChecksumPolicy::default(),
+            allow_v0: false,
+            connect_version: Version::V1,
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),
             recv_buffer_bytes: 4 << 20,

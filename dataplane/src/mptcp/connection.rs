@@ -47,7 +47,7 @@ impl<A: Application> Connection<A> {
     /// A passive open, for a SYN to a listening service.
     ///
     /// # Errors
-    /// The path mixes address families.
+    /// The path mixes address families, or the SYN must be ignored.
     pub fn accept(
         cx: &mut Cx<'_>,
         path: SubflowPath,
@@ -70,7 +70,7 @@ impl<A: Application> Connection<A> {
     /// A MP_JOIN SYN for this connection's token.
     ///
     /// # Errors
-    /// Refused; the engine answers by RST with [`JoinReject::reset_reason`].
+    /// Refused; the engine answers by RST with [`Connection::reset_reason`].
     pub fn accept_join(
         &mut self,
         cx: &mut Cx<'_>,
@@ -78,6 +78,13 @@ impl<A: Application> Connection<A> {
         syn: &TcpPacket,
     ) -> Result<SubflowId, JoinReject> {
         self.core.accept_join(cx, path, syn)
+    }
+
+    /// What the RST that answers a refused join says; version 0 has no words for it.
+    #[must_use]
+    pub fn reset_reason(&self, reject: JoinReject) -> Option<u8> {
+        let explains = self.core.version.explains_resets();
+        explains.then(|| reject.reset_reason())
     }
 
     /// Opens another subflow.

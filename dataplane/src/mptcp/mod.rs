@@ -1,4 +1,4 @@
-//! One MPTCP v1 connection (RFC 8684), and the plain TCP connection it falls back to.
+//! One MPTCP connection (RFC 8684, or RFC 6824), and the plain TCP connection it falls back to.
 //!
 //! Sans-I/O: packets, time and randomness come in as arguments, packets leave through a
 //! [`TxSink`], everything else through [`Actions`]. One [`Connection`] serves both roles,
@@ -29,9 +29,11 @@
 //! |---|---|
 //! | `connection`, `state` | the generic shell; everything else about a connection |
 //! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
+//! | `version` | what version 0 does differently |
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
 //! | `output`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
+//! | `coupling` | what a subflow's congestion controller knows of the others |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
 //! Invariants:
@@ -48,6 +50,7 @@ mod close;
 mod config;
 mod connection;
 mod copies;
+mod coupling;
 mod dsn;
 mod event;
 mod fallback;
@@ -68,6 +71,7 @@ mod signals;
 mod state;
 mod subflow;
 mod timers;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -81,3 +85,4 @@ pub use connection::Connection;
 pub use event::Event;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;
+pub use version::Version;

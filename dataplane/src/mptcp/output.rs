@@ -508,7 +508,12 @@ impl Core {
     /// Whether data at `ssn` goes out with MP_CAPABLE instead of a DSS (RFC 8684 §3.1): the
     /// client's first, until the server is known to have the keys.
     fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
-        !self.server && s.initial && ssn == 1 && !self.fully_established && self.is_mptcp()
+        self.version.has_keys_with_data()
+            && !self.server
+            && s.initial
+            && ssn == 1
+            && !self.fully_established
+            && self.is_mptcp()
     }
 
     /// The MPTCP option of a data segment under `map`, and the DATA_ACK in it.

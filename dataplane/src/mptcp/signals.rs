@@ -71,6 +71,7 @@ impl Core {
         let s = &self.subflows[i];
         let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
         let empty = s.signals.is_empty() && !s.data_fin_due && !s.probe_due;
+        let acks = acks || s.third_ack_due;
         due || s.closing || s.rst_unsent || (acks && (s.tcp.is_ack_due(cx.now) || !empty))
     }
 
@@ -97,7 +98,7 @@ impl Core {
                 return true;
             };
             let s = &mut self.subflows[i];
-            let control = if acks {
+            let control = if acks || s.third_ack_due {
                 s.tcp.next_control(cx.now)
             } else {
                 s.tcp.next_control_but_ack(cx.now)
@@ -208,7 +209,10 @@ impl Core {
         s.rst_unsent = false;
         let mut options = OptionsBuf::new();
         // 4 + 12 + 12 bytes: everything fits.
+        // Version 0 has neither on a RST.
+        let explains = self.version.explains_resets();
         if s.reset_fastclose
+            && explains
             && let Some(option) = fastclose
         {
             let _ = options.mptcp(&option);
@@ -216,7 +220,7 @@ impl Core {
         if let Some(dsn) = s.reset_fail {
             let _ = options.mptcp(&MptcpOption::MpFail { dsn });
         }
-        if let Some(reason) = s.reset_reason {
+        if let Some(reason) = s.reset_reason.filter(|_| explains) {
             let _ = options.mptcp(&MptcpOption::TcpRst { flags: 0, reason });
             cx.counters.inc(Counter::MPRstTx);
         }
@@ -338,6 +342,7 @@ impl Core {
         let tx = sink.send(s.path.port, &frame);
         if tx == Tx::Queued {
             s.tcp.ack_sent(cx.now);
+            s.third_ack_due = false;
             s.totals.acks_sent += 1;
         }
         tx

@@ -16,6 +16,7 @@ use super::reinject::ReinjectQueue;
 use super::schedulers::Scheduler;
 use super::sendqueue::SendQueue;
 use super::subflow::{Death, Subflow};
+use super::version::Version;
 use crate::counters::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::types::FourTuple;
@@ -36,6 +37,7 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) mode: Mode,
+    pub(crate) version: Version,
     /// The peer opened it.
     pub(crate) server: bool,
     /// Number in events: the own token, or a random number for plain TCP.
@@ -103,13 +105,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(cx: &Cx<'_>, server: bool, local: Option<KeyMaterial>, id: u32) -> Self {
+    pub(crate) fn new(
+        cx: &Cx<'_>,
+        server: bool,
+        version: Version,
+        local: Option<KeyMaterial>,
+        id: u32,
+    ) -> Self {
         Self {
             mode: if local.is_some() {
                 Mode::Mptcp
             } else {
                 Mode::Tcp
             },
+            version,
             server,
             id,
             snd_space: local.map_or_else(DataSpace::default, |k| DataSpace::new(k.idsn)),
@@ -416,6 +425,7 @@ impl Core {
             remote_token: self.remote.map(|k| k.token.0),
             state: self.state_name(),
             mptcp: self.is_mptcp(),
+            version: self.local.map(|_| self.version.number()),
             fallback: self.fallback.map(|c| c.as_str().to_owned()),
             server: self.server,
             checksum: self.checksum,

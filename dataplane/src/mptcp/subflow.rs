@@ -111,6 +111,8 @@ pub(crate) struct Subflow {
     pub(crate) nonce_remote: u32,
     /// Next repetition of the MP_JOIN ACK, and how many there were.
     pub(crate) join_ack: Option<(Instant, u8)>,
+    /// The ACK with MP_CAPABLE has to leave before the first data (RFC 6824 §3.6).
+    pub(crate) third_ack_due: bool,
     /// A SYN without MP_CAPABLE arrived after one with it: answer without.
     pub(crate) plain_syn_seen: bool,
     /// Mappings received and bytes that wait for them.
@@ -197,6 +199,7 @@ impl Subflow {
             nonce_local: 0,
             nonce_remote: 0,
             join_ack: None,
+            third_ack_due: false,
             plain_syn_seen: false,
             rx: RxMappings::default(),
             sent: VecDeque::new(),
@@ -246,6 +249,7 @@ impl Subflow {
         self.phase == Phase::Established
             && self.death.is_none()
             && !self.closing
+            && !self.third_ack_due
             && self.tcp.state().may_send()
     }
 

@@ -216,6 +216,8 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     let m = &setup.mptcp;
     let mut mptcp = MptcpConfig {
         checksum: m.checksum,
+        allow_v0: m.allow_v0,
+        connect_version: m.connect_version,
         scheduler: m.scheduler,
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,

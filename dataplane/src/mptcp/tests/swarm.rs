@@ -49,6 +49,9 @@ fn run(seed: u64) {
         .collect();
     let count = paths.len();
     let mut net = Net::new(seed, paths);
+    if seed % 4 == 3 {
+        net.speak(Version::V0);
+    }
     for host in [CLIENT, SERVER] {
         let config = &mut net.hosts[host].config;
         config.scheduler = scheduler(seed);
@@ -108,6 +111,9 @@ fn run_chaos(seed: u64) {
         })
         .collect();
     let mut net = Net::new(seed, paths);
+    if seed % 4 == 3 {
+        net.speak(Version::V0);
+    }
     for host in [CLIENT, SERVER] {
         net.hosts[host].config.subflows_max = 6;
         net.hosts[host].config.scheduler = scheduler(seed);

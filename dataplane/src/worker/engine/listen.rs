@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Engine, Slot, cx};
 use crate::counters::Counter;
-use crate::mptcp::{Application, Connection, Cx, SubflowPath, TxSink};
+use crate::mptcp::{Application, Connection, Cx, OpenError, SubflowPath, TxSink};
 use crate::time::Instant;
 use crate::wire::packet::TcpPacket;
 use crate::wire::types::Token;
@@ -126,9 +126,11 @@ impl<A: Application> Engine<A> {
         let app = (service.make)();
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
-        let Ok(conn) = Connection::accept(&mut cx!(self, now), path, syn, app, in_use) else {
+        let conn = match Connection::accept(&mut cx!(self, now), path, syn, app, in_use) {
+            Ok(conn) => conn,
+            Err(OpenError::SynIgnored) => return Syn::Dropped,
             // Both addresses come from one packet, so they are of one family.
-            return Syn::Refused;
+            Err(_) => return Syn::Refused,
         };
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);
@@ -172,8 +174,9 @@ impl<A: Application> Engine<A> {
                 }
             }
             Err(reject) => {
+                let reason = slot.conn.reset_reason(reject);
                 self.counters.inc(Counter::MPJoinRejected);
-                self.refuse(path.port, syn, Some(reject.reset_reason()), sink);
+                self.refuse(path.port, syn, reason, sink);
             }
         }
         self.touched(now, index);
