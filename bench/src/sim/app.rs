@@ -17,6 +17,9 @@ pub enum Role {
         /// Bytes to send.
         send: u64,
     },
+    /// Sends nothing; reads and checks only as much as [`Outcomes::allow`] has granted, the
+    /// slow reader that closes windows.
+    Reader,
 }
 
 /// What became of one end.
@@ -34,6 +37,8 @@ pub struct Outcome {
     pub eof: bool,
     /// How it ended.
     pub closed: Option<CloseReason>,
+    /// Bytes that a [`Role::Reader`] may still read.
+    allowance: u64,
 }
 
 /// An outcome that outlives its connection.
@@ -45,6 +50,12 @@ impl Outcomes {
     #[must_use]
     pub fn get(&self) -> Outcome {
         self.lock().clone()
+    }
+
+    /// Lets a [`Role::Reader`] read `bytes` more.
+    pub fn allow(&self, bytes: u64) {
+        let mut outcome = self.lock();
+        outcome.allowance = outcome.allowance.saturating_add(bytes);
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -85,9 +96,17 @@ impl Application for SimApp {
         if self.role == Role::Echo {
             return;
         }
-        while !rx.is_empty() {
+        let mut allowance = match self.role {
+            Role::Reader => outcome.allowance,
+            Role::Echo | Role::Peer { .. } => u64::MAX,
+        };
+        while !rx.is_empty() && allowance > 0 {
             let bytes = rx.peek();
-            let n = bytes.len();
+            let n = bytes
+                .len()
+                .min(usize::try_from(allowance).unwrap_or(usize::MAX));
+            let bytes = &bytes[..n];
+            allowance -= n as u64;
             if outcome.wrong_at.is_none() {
                 match pattern::check(outcome.received, bytes) {
                     Ok(()) => outcome.received += n as u64,
@@ -96,11 +115,14 @@ impl Application for SimApp {
             }
             rx.consume(n);
         }
+        outcome.eof = rx.eof();
+        outcome.allowance = allowance;
     }
 
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
         let (n, sum) = match self.role {
             Role::Echo => self.echo.fill(rx, out),
+            Role::Reader => (0, Sum::ZERO),
             Role::Peer { send } => {
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
                 let n = left.min(out.len());
@@ -116,7 +138,7 @@ impl Application for SimApp {
         match self.role {
             Role::Echo => self.echo.send_state(rx),
             Role::Peer { send } if self.sent < send => SendState::Ready,
-            Role::Peer { .. } => SendState::Finished,
+            Role::Peer { .. } | Role::Reader => SendState::Finished,
         }
     }
 

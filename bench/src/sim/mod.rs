@@ -62,6 +62,19 @@ enum What {
         link: usize,
         attempt: u32,
     },
+    /// A slow reader wakes up.
+    Read {
+        reader: usize,
+    },
+}
+
+/// An application that reads at its own speed.
+#[derive(Debug)]
+struct Reader {
+    host: usize,
+    outcomes: Outcomes,
+    bytes: u64,
+    every: Duration,
 }
 
 /// See the module documentation.
@@ -72,6 +85,7 @@ pub struct Sim {
     links: Vec<Link>,
     queue: BinaryHeap<Reverse<(Instant, u64, What)>>,
     serial: u64,
+    readers: Vec<Reader>,
     /// Last packets on any link, for the report of a failure.
     trace: pcap::Trace,
 }
@@ -95,6 +109,7 @@ impl Sim {
             links: Vec::new(),
             queue: BinaryHeap::new(),
             serial: 0,
+            readers: Vec::new(),
             trace: pcap::Trace::new(4096),
         }
     }
@@ -140,6 +155,19 @@ impl Sim {
     pub fn at(&mut self, after_start: Duration, fault: Fault) {
         let at = Instant::default() + EPOCH + after_start;
         self.push(at, What::Fault(fault));
+    }
+
+    /// From now on the [`Role::Reader`]s of a host that report to `outcomes` read `bytes`
+    /// each time `every` has passed, until one of them has closed.
+    pub fn read_slowly(&mut self, host: usize, outcomes: Outcomes, bytes: u64, every: Duration) {
+        self.readers.push(Reader {
+            host,
+            outcomes,
+            bytes,
+            every,
+        });
+        let reader = self.readers.len() - 1;
+        self.push(self.now + every, What::Read { reader });
     }
 
     /// Opens a connection from `client` over `link`; further links to the same server are
@@ -218,6 +246,20 @@ impl Sim {
                 let mtu = state.config.mtu;
                 self.hosts[to].receive(self.now, link, mtu, &packet);
                 self.flush(to);
+            }
+            What::Read { reader } => {
+                let Reader {
+                    host,
+                    ref outcomes,
+                    bytes,
+                    every,
+                } = self.readers[reader];
+                outcomes.allow(bytes);
+                if outcomes.get().closed.is_none() {
+                    self.push(self.now + every, What::Read { reader });
+                }
+                self.hosts[host].engine().wake_readers(self.now);
+                self.flush(host);
             }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {

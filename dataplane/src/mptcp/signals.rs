@@ -221,14 +221,22 @@ impl Core {
             cx.counters.inc(Counter::MPRstTx);
         }
         let mut flags = Flags::RST;
+        let mut window = 0;
         if ack.is_some() {
             flags |= Flags::ACK;
+            // Nobody reads it but boxes on the way, which drop what takes a window back.
+            let fields = s.tcp.header(cx.now);
+            window = if Some(fields.ack) == ack {
+                fields.window
+            } else {
+                0
+            };
         }
         let header = TcpHeaderOut {
             seq,
             ack: ack.unwrap_or_default(),
             flags,
-            window: 0,
+            window,
             urgent: 0,
             ecn: 0,
         };

@@ -7,3 +7,4 @@ mod harness;
 mod paths;
 mod regressions;
 mod swarm;
+mod windows;
