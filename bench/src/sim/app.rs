@@ -58,6 +58,11 @@ impl Outcomes {
         outcome.allowance = outcome.allowance.saturating_add(bytes);
     }
 
+    /// Stops a [`Role::Reader`] until it is allowed more.
+    pub fn forbid(&self) {
+        self.lock().allowance = 0;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Outcome> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -68,8 +68,11 @@ enum What {
     },
 }
 
+/// A reader that may read everything there is.
+const BURST: u64 = u64::MAX;
+
 /// An application that reads at its own speed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Reader {
     host: usize,
     outcomes: Outcomes,
@@ -170,6 +173,17 @@ impl Sim {
         self.push(self.now + every, What::Read { reader });
     }
 
+    /// Like [`Sim::read_slowly`], but each time it reads whatever there is, once.
+    pub fn read_in_bursts(&mut self, host: usize, outcomes: Outcomes, every: Duration) {
+        self.read_slowly(host, outcomes, BURST, every);
+    }
+
+    /// The virtual time as hosts know it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
     /// Opens a connection from `client` over `link`; further links to the same server are
     /// joined once it is established, and again when their subflow is lost.
     pub fn connect(
@@ -250,16 +264,19 @@ impl Sim {
             What::Read { reader } => {
                 let Reader {
                     host,
-                    ref outcomes,
+                    outcomes,
                     bytes,
                     every,
-                } = self.readers[reader];
+                } = self.readers[reader].clone();
                 outcomes.allow(bytes);
+                self.hosts[host].engine().wake_readers(self.now);
+                self.flush(host);
+                if bytes == BURST {
+                    outcomes.forbid();
+                }
                 if outcomes.get().closed.is_none() {
                     self.push(self.now + every, What::Read { reader });
                 }
-                self.hosts[host].engine().wake_readers(self.now);
-                self.flush(host);
             }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {

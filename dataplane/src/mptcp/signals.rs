@@ -310,6 +310,14 @@ impl Core {
             // Before that the peer expects its handshake, not a DSS.
             self.subflows[i].phase == Phase::Established
         });
+        let window = self
+            .window_option()
+            .filter(|_| self.subflows[i].phase == Phase::Established);
+        // The latest edge, also in place of one that has waited.
+        let is_window = matches!(signal, Some(MptcpOption::Window { .. }));
+        let signal = signal
+            .filter(|_| !is_window)
+            .or(window.filter(|_| is_window).map(|w| w.0));
         let plentiful = self.reassembly.nxt() > DATA_ACK_ALWAYS_BYTES;
         let s = &mut self.subflows[i];
         let fields = s.tcp.header(cx.now);
@@ -325,6 +333,7 @@ impl Core {
             signal,
             dss,
             sack: &sack,
+            window: window.filter(|_| !is_window).map(|(option, _)| option),
         }
         .build();
         debug_assert!(layout.signal_fits, "a signal does not fit into an ACK");
@@ -347,6 +356,9 @@ impl Core {
         if tx == Tx::Queued {
             s.tcp.ack_sent(cx.now);
             s.totals.acks_sent += 1;
+            if let Some((_, edge)) = window.filter(|_| layout.window_fits || is_window) {
+                self.window_option_sent(cx, edge);
+            }
         }
         tx
     }

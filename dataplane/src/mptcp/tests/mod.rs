@@ -8,3 +8,4 @@ mod paths;
 mod regressions;
 mod swarm;
 mod windows;
+mod wraps;
