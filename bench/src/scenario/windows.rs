@@ -207,7 +207,8 @@ pub fn run(experiment: &Experiment, variant: Variant, seed: u64) -> Measured {
         if sim.elapsed() >= sampled {
             sampled = sim.elapsed() + Duration::from_millis(1);
             let now = sim.now();
-            for (_, conn) in sim.host(SERVER).engine().conns(now, 0, 1) {
+            let conns = sim.host(SERVER).engine().conns(now, 0, 1);
+            for (_, conn) in conns {
                 held_max_bytes =
                     held_max_bytes.max(conn.recv_queue_bytes + conn.out_of_order_bytes);
             }
@@ -215,13 +216,12 @@ pub fn run(experiment: &Experiment, variant: Variant, seed: u64) -> Measured {
         watched.get().received == send
     });
     let outcome = reader.get();
+    let counters = [CLIENT, SERVER].map(|host| format!("{:?}", sim.host(host).counters()));
     assert_eq!(
         (outcome.received, outcome.wrong_at),
         (send, None),
-        "{}, {variant:?}: {:?} {:?}",
+        "{}, {variant:?}: {counters:?}",
         experiment.name,
-        sim.host(CLIENT).counters(),
-        sim.host(SERVER).counters(),
     );
     let links = experiment.paths.len();
     Measured {

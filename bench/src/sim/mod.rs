@@ -178,6 +178,11 @@ impl Sim {
         self.read_slowly(host, outcomes, BURST, every);
     }
 
+    /// Gives a host its turn, after something was asked of its engine.
+    pub fn poke(&mut self, host: usize) {
+        self.flush(host);
+    }
+
     /// The virtual time as hosts know it.
     #[must_use]
     pub fn now(&self) -> Instant {

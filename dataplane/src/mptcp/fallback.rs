@@ -115,8 +115,8 @@ impl Core {
             // DATA_ACKed (RFC 8684 §3.7).
             self.send_data_acks = false;
             self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
-            self.subflows[i].tcp.ack_now();
             self.fall_back(cx, i, Counter::DssFallback);
+            self.subflows[i].signal(MptcpOption::MpFail { dsn });
         } else {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
@@ -124,7 +124,10 @@ impl Core {
         }
     }
 
-    /// MP_FAIL from the peer.
+    /// MP_FAIL from the peer. Where falling back is not possible (the flight was not
+    /// contiguous), the subflow is reset and its data goes elsewhere. RFC 8684 §3.7 has the
+    /// next subflow begin with an infinite mapping then; ours begins with regular ones:
+    /// checksums go on protecting the stream on a path of which nothing bad is known.
     pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
         cx.counters.inc(Counter::MPFailRx);
         if self.mode == Mode::Tcp {
@@ -133,14 +136,13 @@ impl Core {
             self.send_data_acks = false;
             return;
         }
-        if self.may_fall_back(i) {
-            // RFC 8684 §3.7: answered by MP_FAIL in the other direction.
-            cx.counters.inc(Counter::MPFailTx);
-            let s = &mut self.subflows[i];
-            s.fail = Some((dsn, 1));
-            s.tcp.ack_now();
-        }
         self.fall_back(cx, i, Counter::DssFallback);
+        if self.mode == Mode::Tcp {
+            // RFC 8684 §3.7: answered by MP_FAIL in the other direction, on an ACK of its own:
+            // data may carry every other acknowledgment.
+            cx.counters.inc(Counter::MPFailTx);
+            self.subflows[i].signal(MptcpOption::MpFail { dsn });
+        }
     }
 
     /// An infinite mapping from the peer: it has fallen back.

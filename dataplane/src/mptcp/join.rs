@@ -40,7 +40,7 @@ impl Core {
         if self.remote_denies_join && self.addresses.is_initial(remote) {
             return Err(OpenError::InitialAddressDenied);
         }
-        if self.addresses.has_failed(remote) {
+        if self.addresses.has_failed(remote) || self.addresses.is_barred(path.tuple) {
             return Err(OpenError::FailedBefore);
         }
         let template = template(&path)?;
@@ -90,6 +90,11 @@ impl Core {
                 _ => Counter::MPJoinRejected,
             });
             return Err(reject);
+        }
+        if cx.config.deny_join_initial && self.addresses.is_initial_local(path.tuple.local) {
+            // The peer was told so by flag C.
+            cx.counters.inc(Counter::MPJoinRejected);
+            return Err(JoinReject::Prohibited);
         }
         let Ok(template) = template(&path) else {
             return Err(JoinReject::Malformed);

@@ -294,6 +294,7 @@ impl Core {
             s.death = Some(Death {
                 error,
                 reset_reason: reason,
+                transient: None,
             });
         }
         self.salvage(i);
@@ -390,6 +391,9 @@ impl Core {
         if !s.initial && !s.was_established {
             self.addresses
                 .join_failed(s.tuple().remote, s.death.and_then(|d| d.reset_reason));
+        }
+        if s.death.is_some_and(|d| d.transient == Some(false)) {
+            self.addresses.path_barred(s.tuple());
         }
         if !self.subflows.is_empty() {
             return;

@@ -2,10 +2,12 @@
 
 mod basic;
 mod boxes;
+mod failing;
 mod fallback;
 mod harness;
 mod paths;
 mod regressions;
+mod signals;
 mod swarm;
 mod windows;
 mod wraps;
