@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use braid_bench::sim::{HostConfig, LinkConfig, Outcomes, Role, Sim};
+use braid_bench::sim::{Fault, HostConfig, LinkConfig, Outcomes, Role, Sim};
 use braid_dataplane::counters::Counter;
 use braid_dataplane::mptcp::CloseReason;
 use braid_dataplane::worker::Order;
@@ -23,13 +23,10 @@ struct Net {
 }
 
 /// A transfer both ways on one 20 Mb/s link: two seconds' worth.
-fn transfer(rejoin: bool) -> Net {
+fn transfer() -> Net {
     let mut sim = Sim::new(1);
     for host in [CLIENT, SERVER] {
-        let mut config = HostConfig {
-            join: rejoin,
-            ..HostConfig::default()
-        };
+        let mut config = HostConfig::default();
         config.mptcp.subflowless_timeout = TIMEOUT;
         assert_eq!(sim.add_host(&config), host);
     }
@@ -86,7 +83,7 @@ impl Net {
 #[test]
 fn a_join_after_a_second_goes_on_where_the_last_subflow_ended() {
     for cutter in [CLIENT, SERVER] {
-        let mut net = transfer(true);
+        let mut net = transfer();
         net.run_until(Duration::from_millis(500));
         let token = if cutter == CLIENT {
             net.token
@@ -115,10 +112,13 @@ fn a_join_after_a_second_goes_on_where_the_last_subflow_ended() {
     }
 }
 
-/// Nobody joins: both sides give up, each after its own timeout, and say why.
+/// Nobody comes through, though the client goes on trying: both sides give up, each after its
+/// own timeout, and say why.
 #[test]
 fn without_a_join_both_sides_end_when_the_timeout_has_passed() {
-    let mut net = transfer(false);
+    let mut net = transfer();
+    let dead = Fault::Blackhole { link: 0, on: true };
+    net.sim.at(Duration::from_millis(1_000), dead);
     net.run_until(Duration::from_millis(500));
     let token = net.token;
     net.cut(CLIENT, token);
@@ -127,10 +127,15 @@ fn without_a_join_both_sides_end_when_the_timeout_has_passed() {
     assert_eq!(net.server.get().closed, None);
     net.run_until(Duration::from_secs(13));
     for (host, outcome) in [(CLIENT, net.client.get()), (SERVER, net.server.get())] {
-        assert_eq!(outcome.closed, Some(CloseReason::Subflowless));
+        assert_eq!(
+            outcome.closed,
+            Some(CloseReason::Subflowless),
+            "host {host}"
+        );
         assert_eq!(net.sim.host(host).count(Counter::SubflowlessTimeout), 1);
         assert_eq!(net.sim.host(host).engine().connections(), 0);
         let frames = net.sim.host(host).frames();
         assert_eq!(frames.free, frames.total());
     }
+    assert!(net.sim.host(CLIENT).count(Counter::MPJoinSynTx) > 1);
 }

@@ -331,6 +331,12 @@ subflow's right edge left.
 - *Held*: most KiB that waited in the receiver.
 - *ACKs*: packets and KiB that the receiver sent, and how many of them had the option.
 
+What it shows: header windows that never shrink lose nothing to the boxes, but with several
+subflows they promise one buffer more than once; a slow reader then holds up to twice its
+buffer, and beyond that data is dropped and sent again. The option keeps the receiver within
+its buffer and the sender from filling the slower path with what nobody will take, for eight
+bytes on each ACK without payload that has the room.
+
 | experiment | window | normaliser | seconds | Mb/s | dropped by box | beyond window | resent | held | ACKs | ACK KiB | with option |
 |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";

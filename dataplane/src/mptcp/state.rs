@@ -92,6 +92,7 @@ pub(crate) struct Core {
 
     pub(crate) closing: Closing,
     created_at: Instant,
+    /// Since when no subflow works; attempts to open one do not count.
     pub(crate) subflowless_since: Option<Instant>,
     pub(crate) subflowless_timeout: Duration,
     pub(crate) established: bool,
@@ -170,7 +171,6 @@ impl Core {
     pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
         let change = FlowChange::Add(subflow.tuple(), subflow.id);
         cx.actions.flows.push(change);
-        self.subflowless_since = None;
         self.subflows.push(subflow);
         self.subflows.len() - 1
     }
@@ -396,6 +396,11 @@ impl Core {
             self.addresses.path_barred(s.tuple());
         }
         if !self.subflows.is_empty() {
+            // Attempts that never come about do not keep the connection alive.
+            let works = self.subflows.iter().any(|s| s.was_established);
+            if !works && self.fully_established && self.is_mptcp() {
+                self.subflowless_since.get_or_insert(cx.now);
+            }
             return;
         }
         if self.closing.is_finished(&self.reassembly) {
@@ -414,7 +419,7 @@ impl Core {
                 _ => CloseReason::PeerAbort,
             });
         }
-        self.subflowless_since = Some(cx.now);
+        self.subflowless_since.get_or_insert(cx.now);
     }
 
     pub(crate) fn state_name(&self) -> String {
