@@ -6,6 +6,7 @@
 //! | [`scenario`] | simulated experiments, pinned as tables |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
+//! | [`scenario`] | studies in the simulator: claims, tables, charts |
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;

@@ -17,9 +17,13 @@ pub enum Role {
         /// Bytes to send.
         send: u64,
     },
-    /// Sends nothing; reads and checks only as much as [`Outcomes::allow`] has granted, the
+    /// Sends nothing; reads and checks only as much as [`Outcomes::allow_reading`] has granted, the
     /// slow reader that closes windows.
     Reader,
+    /// As `Peer`, but sends only what [`Outcomes::allow`] allows, and finishes after
+    /// [`Outcomes::end`]. Whoever says so gives the engine a reason to look
+    /// ([`super::Sim::order`]).
+    Metered,
 }
 
 /// What became of one end.
@@ -29,6 +33,10 @@ pub struct Outcome {
     pub established: bool,
     /// Bytes handed to the connection.
     pub sent: u64,
+    /// Bytes that a metered end may have sent by now.
+    pub allowed: u64,
+    /// A metered end finishes after them.
+    pub ended: bool,
     /// Bytes received that agree with the pattern.
     pub received: u64,
     /// Stream offset of the first byte that did not.
@@ -38,7 +46,7 @@ pub struct Outcome {
     /// How it ended.
     pub closed: Option<CloseReason>,
     /// Bytes that a [`Role::Reader`] may still read.
-    allowance: u64,
+    readable: u64,
 }
 
 /// An outcome that outlives its connection.
@@ -53,14 +61,24 @@ impl Outcomes {
     }
 
     /// Lets a [`Role::Reader`] read `bytes` more.
-    pub fn allow(&self, bytes: u64) {
+    pub fn allow_reading(&self, bytes: u64) {
         let mut outcome = self.lock();
-        outcome.allowance = outcome.allowance.saturating_add(bytes);
+        outcome.readable = outcome.readable.saturating_add(bytes);
     }
 
     /// Stops a [`Role::Reader`] until it is allowed more.
-    pub fn forbid(&self) {
-        self.lock().allowance = 0;
+    pub fn forbid_reading(&self) {
+        self.lock().readable = 0;
+    }
+
+    /// Lets a metered end send `bytes` more.
+    pub fn allow(&self, bytes: u64) {
+        self.lock().allowed += bytes;
+    }
+
+    /// A metered end finishes after what it was allowed.
+    pub fn end(&self) {
+        self.lock().ended = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -102,8 +120,8 @@ impl Application for SimApp {
             return;
         }
         let mut allowance = match self.role {
-            Role::Reader => outcome.allowance,
-            Role::Echo | Role::Peer { .. } => u64::MAX,
+            Role::Reader => outcome.readable,
+            Role::Echo | Role::Peer { .. } | Role::Metered => u64::MAX,
         };
         while !rx.is_empty() && allowance > 0 {
             let bytes = rx.peek();
@@ -121,7 +139,7 @@ impl Application for SimApp {
             rx.consume(n);
         }
         outcome.eof = rx.eof();
-        outcome.allowance = allowance;
+        outcome.readable = allowance;
     }
 
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
@@ -131,6 +149,11 @@ impl Application for SimApp {
             Role::Peer { send } => {
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
                 let n = left.min(out.len());
+                (n, pattern::fill(self.sent, &mut out[..n]))
+            }
+            Role::Metered => {
+                let left = self.outcomes.lock().allowed - self.sent;
+                let n = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
                 (n, pattern::fill(self.sent, &mut out[..n]))
             }
         };
@@ -144,6 +167,25 @@ impl Application for SimApp {
             Role::Echo => self.echo.send_state(rx),
             Role::Peer { send } if self.sent < send => SendState::Ready,
             Role::Peer { .. } | Role::Reader => SendState::Finished,
+            Role::Metered => {
+                let outcome = self.outcomes.lock();
+                if self.sent < outcome.allowed {
+                    SendState::Ready
+                } else if outcome.ended {
+                    SendState::Finished
+                } else {
+                    SendState::Idle
+                }
+            }
+        }
+    }
+
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        match self.role {
+            Role::Echo => self.echo.backlog(rx),
+            Role::Reader => Some(0),
+            Role::Peer { send } => Some(send - self.sent),
+            Role::Metered => Some(self.outcomes.lock().allowed - self.sent),
         }
     }
 

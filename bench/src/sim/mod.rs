@@ -14,6 +14,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use braid_dataplane::time::Instant;
+use braid_dataplane::worker::{Order, OrderError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -154,6 +155,16 @@ impl Sim {
         change(&mut self.links[link].config);
     }
 
+    /// An order to a host's engine, as a path manager gives it.
+    ///
+    /// # Errors
+    /// Why the engine refuses it.
+    pub fn order(&mut self, host: usize, token: u32, order: Order) -> Result<(), OrderError> {
+        let result = self.hosts[host].engine().order(self.now, token, order);
+        self.flush(host);
+        result
+    }
+
     /// Schedules a fault.
     pub fn at(&mut self, after_start: Duration, fault: Fault) {
         let at = Instant::default() + EPOCH + after_start;
@@ -273,11 +284,11 @@ impl Sim {
                     bytes,
                     every,
                 } = self.readers[reader].clone();
-                outcomes.allow(bytes);
+                outcomes.allow_reading(bytes);
                 self.hosts[host].engine().wake_readers(self.now);
                 self.flush(host);
                 if bytes == BURST {
-                    outcomes.forbid();
+                    outcomes.forbid_reading();
                 }
                 if outcomes.get().closed.is_none() {
                     self.push(self.now + every, What::Read { reader });

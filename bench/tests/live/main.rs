@@ -17,5 +17,6 @@ mod privileges;
 mod refusals;
 mod restart;
 mod support;
+mod version0;
 mod window_option;
 mod workers;

@@ -136,12 +136,16 @@ impl Core {
             self.send_data_acks = false;
             return;
         }
+        let answers = self.may_fall_back(i);
         self.fall_back(cx, i, Counter::DssFallback);
-        if self.mode == Mode::Tcp {
-            // RFC 8684 §3.7: answered by MP_FAIL in the other direction, on an ACK of its own:
-            // data may carry every other acknowledgment.
+        if answers {
+            // RFC 8684 §3.7: answered by MP_FAIL in the other direction. By an ACK of its own:
+            // the peer's infinite mapping is on its way already, and data may never leave room
+            // for a pure ACK.
             cx.counters.inc(Counter::MPFailTx);
-            self.subflows[i].signal(MptcpOption::MpFail { dsn });
+            let s = &mut self.subflows[i];
+            s.signal(MptcpOption::MpFail { dsn });
+            s.tcp.ack_now();
         }
     }
 

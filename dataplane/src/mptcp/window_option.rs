@@ -68,6 +68,13 @@ impl WindowOption {
 }
 
 impl Core {
+    fn may_use_window_option(&self) -> bool {
+        self.window.enabled
+            && self.fully_established
+            && self.is_mptcp()
+            && self.version.has_private_subtype()
+    }
+
     /// Both ends have the option and know it of each other: header windows are each subflow's
     /// own.
     pub(crate) fn windows_are_per_subflow(&self) -> bool {
@@ -99,7 +106,7 @@ impl Core {
 
     /// The option for an ACK, and the edge in it.
     pub(crate) fn window_option(&self) -> Option<(MptcpOption, u64)> {
-        if !self.window.enabled || !self.fully_established || !self.is_mptcp() {
+        if !self.may_use_window_option() {
             return None;
         }
         let edge = self.window.offered;
@@ -118,7 +125,7 @@ impl Core {
 
     /// The peer's option, on a valid segment of subflow `i`.
     pub(crate) fn on_window_option(&mut self, cx: &mut Cx<'_>, i: usize, heard: bool, edge: u32) {
-        if !self.window.enabled || !self.fully_established || !self.is_mptcp() {
+        if !self.may_use_window_option() {
             return;
         }
         cx.counters.inc(Counter::WindowOptionRx);

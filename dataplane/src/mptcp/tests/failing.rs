@@ -30,7 +30,7 @@ fn tampering(log: Log, when: impl Fn(&Passing<'_>, usize) -> bool + 'static) -> 
     Box::new(move |p| {
         let packet = boxes::tcp(p.bytes);
         for option in &packet.options.mptcp {
-            let mut say = |said| log.borrow_mut().push((p.from, said));
+            let say = |said| log.borrow_mut().push((p.from, said));
             match *option {
                 MptcpOption::Dss(dss) => {
                     if let Some(ack) = dss.data_ack {
