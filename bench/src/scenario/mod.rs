@@ -7,6 +7,7 @@
 pub mod coupled;
 pub mod report;
 pub mod schedulers;
+pub mod windows;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub enum Command {
     Congestion(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
     Schedulers(Output),
+    /// The shared window, in the header only or in an option
+    Windows(Output),
 }
 
 /// Where a study's results go.
@@ -40,10 +43,19 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
+        Command::Windows(output) => output.pin("windows.md", &windows::report()),
     }
 }
 
 impl Output {
+    fn pin(&self, file: &str, text: &str) -> io::Result<ExitCode> {
+        match &self.write {
+            Some(dir) => std::fs::write(dir.join(file), text)?,
+            None => print!("{text}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn emit(&self, study: &report::Study) -> io::Result<ExitCode> {
         match &self.write {
             Some(dir) => study.write(dir)?,

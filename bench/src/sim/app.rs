@@ -17,6 +17,9 @@ pub enum Role {
         /// Bytes to send.
         send: u64,
     },
+    /// Sends nothing; reads and checks only as much as [`Outcomes::allow_reading`] has granted, the
+    /// slow reader that closes windows.
+    Reader,
     /// As `Peer`, but sends only what [`Outcomes::allow`] allows, and finishes after
     /// [`Outcomes::end`]. Whoever says so gives the engine a reason to look
     /// ([`super::Sim::order`]).
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub eof: bool,
     /// How it ended.
     pub closed: Option<CloseReason>,
+    /// Bytes that a [`Role::Reader`] may still read.
+    readable: u64,
 }
 
 /// An outcome that outlives its connection.
@@ -53,6 +58,17 @@ impl Outcomes {
     #[must_use]
     pub fn get(&self) -> Outcome {
         self.lock().clone()
+    }
+
+    /// Lets a [`Role::Reader`] read `bytes` more.
+    pub fn allow_reading(&self, bytes: u64) {
+        let mut outcome = self.lock();
+        outcome.readable = outcome.readable.saturating_add(bytes);
+    }
+
+    /// Stops a [`Role::Reader`] until it is allowed more.
+    pub fn forbid_reading(&self) {
+        self.lock().readable = 0;
     }
 
     /// Lets a metered end send `bytes` more.
@@ -103,9 +119,17 @@ impl Application for SimApp {
         if self.role == Role::Echo {
             return;
         }
-        while !rx.is_empty() {
+        let mut allowance = match self.role {
+            Role::Reader => outcome.readable,
+            Role::Echo | Role::Peer { .. } | Role::Metered => u64::MAX,
+        };
+        while !rx.is_empty() && allowance > 0 {
             let bytes = rx.peek();
-            let n = bytes.len();
+            let n = bytes
+                .len()
+                .min(usize::try_from(allowance).unwrap_or(usize::MAX));
+            let bytes = &bytes[..n];
+            allowance -= n as u64;
             if outcome.wrong_at.is_none() {
                 match pattern::check(outcome.received, bytes) {
                     Ok(()) => outcome.received += n as u64,
@@ -114,11 +138,14 @@ impl Application for SimApp {
             }
             rx.consume(n);
         }
+        outcome.eof = rx.eof();
+        outcome.readable = allowance;
     }
 
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
         let (n, sum) = match self.role {
             Role::Echo => self.echo.fill(rx, out),
+            Role::Reader => (0, Sum::ZERO),
             Role::Peer { send } => {
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
                 let n = left.min(out.len());
@@ -139,7 +166,7 @@ impl Application for SimApp {
         match self.role {
             Role::Echo => self.echo.send_state(rx),
             Role::Peer { send } if self.sent < send => SendState::Ready,
-            Role::Peer { .. } => SendState::Finished,
+            Role::Peer { .. } | Role::Reader => SendState::Finished,
             Role::Metered => {
                 let outcome = self.outcomes.lock();
                 if self.sent < outcome.allowed {
@@ -156,6 +183,7 @@ impl Application for SimApp {
     fn backlog(&self, rx: &RecvStream) -> Option<u64> {
         match self.role {
             Role::Echo => self.echo.backlog(rx),
+            Role::Reader => Some(0),
             Role::Peer { send } => Some(send - self.sent),
             Role::Metered => Some(self.outcomes.lock().allowed - self.sent),
         }

@@ -63,6 +63,22 @@ enum What {
         link: usize,
         attempt: u32,
     },
+    /// A slow reader wakes up.
+    Read {
+        reader: usize,
+    },
+}
+
+/// A reader that may read everything there is.
+const BURST: u64 = u64::MAX;
+
+/// An application that reads at its own speed.
+#[derive(Clone, Debug)]
+struct Reader {
+    host: usize,
+    outcomes: Outcomes,
+    bytes: u64,
+    every: Duration,
 }
 
 /// See the module documentation.
@@ -73,6 +89,7 @@ pub struct Sim {
     links: Vec<Link>,
     queue: BinaryHeap<Reverse<(Instant, u64, What)>>,
     serial: u64,
+    readers: Vec<Reader>,
     /// Last packets on any link, for the report of a failure.
     trace: pcap::Trace,
 }
@@ -96,6 +113,7 @@ impl Sim {
             links: Vec::new(),
             queue: BinaryHeap::new(),
             serial: 0,
+            readers: Vec::new(),
             trace: pcap::Trace::new(4096),
         }
     }
@@ -151,6 +169,35 @@ impl Sim {
     pub fn at(&mut self, after_start: Duration, fault: Fault) {
         let at = Instant::default() + EPOCH + after_start;
         self.push(at, What::Fault(fault));
+    }
+
+    /// From now on the [`Role::Reader`]s of a host that report to `outcomes` read `bytes`
+    /// each time `every` has passed, until one of them has closed.
+    pub fn read_slowly(&mut self, host: usize, outcomes: Outcomes, bytes: u64, every: Duration) {
+        self.readers.push(Reader {
+            host,
+            outcomes,
+            bytes,
+            every,
+        });
+        let reader = self.readers.len() - 1;
+        self.push(self.now + every, What::Read { reader });
+    }
+
+    /// Like [`Sim::read_slowly`], but each time it reads whatever there is, once.
+    pub fn read_in_bursts(&mut self, host: usize, outcomes: Outcomes, every: Duration) {
+        self.read_slowly(host, outcomes, BURST, every);
+    }
+
+    /// Gives a host its turn, after something was asked of its engine.
+    pub fn poke(&mut self, host: usize) {
+        self.flush(host);
+    }
+
+    /// The virtual time as hosts know it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     /// Opens a connection from `client` over `link`; further links to the same server are
@@ -229,6 +276,23 @@ impl Sim {
                 let mtu = state.config.mtu;
                 self.hosts[to].receive(self.now, link, mtu, &packet);
                 self.flush(to);
+            }
+            What::Read { reader } => {
+                let Reader {
+                    host,
+                    outcomes,
+                    bytes,
+                    every,
+                } = self.readers[reader].clone();
+                outcomes.allow_reading(bytes);
+                self.hosts[host].engine().wake_readers(self.now);
+                self.flush(host);
+                if bytes == BURST {
+                    outcomes.forbid_reading();
+                }
+                if outcomes.get().closed.is_none() {
+                    self.push(self.now + every, What::Read { reader });
+                }
             }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {

@@ -116,8 +116,8 @@ impl Core {
             self.send_data_acks = false;
             self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
             self.subflows[i].fail_said = true;
-            self.subflows[i].tcp.ack_now();
             self.fall_back(cx, i, Counter::DssFallback);
+            self.subflows[i].signal(MptcpOption::MpFail { dsn });
         } else {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
@@ -125,7 +125,10 @@ impl Core {
         }
     }
 
-    /// MP_FAIL from the peer.
+    /// MP_FAIL from the peer. Where falling back is not possible (the flight was not
+    /// contiguous), the subflow is reset and its data goes elsewhere. RFC 8684 §3.7 has the
+    /// next subflow begin with an infinite mapping then; ours begins with regular ones:
+    /// checksums go on protecting the stream on a path of which nothing bad is known.
     pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
         cx.counters.inc(Counter::MPFailRx);
         let answers = if self.mode == Mode::Tcp {

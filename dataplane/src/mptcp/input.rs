@@ -9,9 +9,10 @@ use super::version::ChecksumFlagViolated;
 use crate::buf::Chain;
 use crate::counters::Counter;
 use crate::tcp::{ResetCause, SegmentIn, State};
+use crate::time::Duration;
 use crate::wire::icmp::{IcmpError, IcmpKind};
 use crate::wire::mptcp::{
-    DataAck, Dss, DssMapping, MptcpOption, reset_reason, verify_dss_checksum,
+    DataAck, Dss, DssMapping, MptcpOption, RESET_TRANSIENT, reset_reason, verify_dss_checksum,
 };
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::Flags;
@@ -19,6 +20,20 @@ use crate::wire::tcp::Flags;
 /// Linux's net.mptcp.stale_loss_cnt is 4; two timeouts in a row without progress are a
 /// fraction of a second and have moved everything elsewhere already.
 pub(crate) const STALE_RTOS: u32 = 2;
+
+/// How long a subflow that was closed here waits for the peer's FIN. Linux keeps orphans in
+/// FIN-WAIT-2 as long (tcp_fin_timeout).
+pub(crate) const FIN_WAIT: Duration = Duration::from_secs(60);
+
+/// Reasons that say nothing about the path being bad for ever. The default reason goes with
+/// every RST of some stacks (Linux among them), flag T unset: held to the letter it would end
+/// the use of a path for an address that comes back.
+fn passes(reason: u8) -> bool {
+    matches!(
+        reason,
+        reset_reason::UNSPECIFIED | reset_reason::LACK_OF_RESOURCES | reset_reason::BAD_PERFORMANCE
+    )
+}
 
 impl Core {
     /// A segment of subflow `id`.
@@ -43,7 +58,9 @@ impl Core {
         self.couple(cx.now, i);
         let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
-        let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
+        // Both kinds stand on any ACK and excuse none.
+        let is_signal =
+            |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_) | MptcpOption::Window { .. });
         let segment = SegmentIn {
             mptcp_signal: packet.options.mptcp.iter().any(is_signal),
             payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
@@ -84,6 +101,12 @@ impl Core {
             self.check_bare_fin(cx, i, has_mptcp);
             self.on_fin(i);
         }
+        let s = &mut self.subflows[i];
+        let half_closed = s.closing && s.tcp.state() == State::FinWait2;
+        let prolongs = s.fin_wait.is_none() || !packet.payload.is_empty();
+        if half_closed && prolongs && self.mode == Mode::Mptcp {
+            s.fin_wait = Some(cx.now + FIN_WAIT);
+        }
         if verdict.fin_acked && self.mode == Mode::Tcp {
             self.closing.fin_is_acked();
         }
@@ -113,12 +136,14 @@ impl Core {
     /// The subflow was reset by the peer, or TCP gave it up.
     fn on_reset(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, cause: ResetCause) {
         let mut reason = None;
+        let mut transient = None;
         let mut fastclose = false;
         for option in &packet.options.mptcp {
             match *option {
-                MptcpOption::TcpRst { reason: r, .. } if self.version.explains_resets() => {
+                MptcpOption::TcpRst { reason: r, flags } if self.version.explains_resets() => {
                     cx.counters.inc(Counter::MPRstRx);
                     reason = Some(r);
+                    transient = Some(flags & RESET_TRANSIENT != 0 || passes(r));
                 }
                 MptcpOption::FastClose { receiver_key } if self.version.explains_resets() => {
                     fastclose |= Some(receiver_key) == self.local.map(|k| k.key);
@@ -137,6 +162,9 @@ impl Core {
             _ => "reset by peer",
         };
         self.bury(i, reason, error);
+        if let Some(death) = &mut self.subflows[i].death {
+            death.transient = transient;
+        }
         let aborting = self.closing.fastclose.is_some_and(|(id, ..)| {
             // RFC 8684 §3.5: the RST answers our MP_FASTCLOSE.
             id == self.subflows[i].id
@@ -213,6 +241,7 @@ impl Core {
                     self.on_prio(cx, i, backup, address_id);
                 }
                 MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::Window { heard, edge } => self.on_window_option(cx, i, heard, edge),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
                 {
@@ -375,9 +404,11 @@ impl Core {
             return;
         }
         self.subflows[i].confirmed = true;
-        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
-        let window = u64::from(self.subflows[i].tcp.snd_wnd());
-        self.snd_edge = self.snd_edge.max(ack + window);
+        if !self.window.peer_speaks() {
+            // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
+            let window = u64::from(self.subflows[i].tcp.snd_wnd());
+            self.snd_edge = self.snd_edge.max(ack + window);
+        }
         if self.mode == Mode::Tcp {
             // Only subflow acknowledgments count after an infinite mapping.
             return;

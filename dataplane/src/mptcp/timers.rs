@@ -35,6 +35,7 @@ impl Core {
             self.subflow_timer(cx, i);
         }
         self.send_announcements(cx);
+        self.repeat_withdrawals(cx);
         self.repeat_fastclose(cx);
         self.data_timer(cx);
         self.reset_pinning_subflow(cx);
@@ -84,6 +85,12 @@ impl Core {
                     return;
                 }
             }
+        }
+        if s.fin_wait.is_some_and(|at| at <= cx.now) {
+            cx.counters.inc(Counter::SubflowFinTimeout);
+            let reason = Some(reset_reason::UNSPECIFIED);
+            self.kill(i, reason, "not closed by peer");
+            return;
         }
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
@@ -321,12 +328,7 @@ impl Core {
             return;
         }
         if self.closing.deadline.is_some_and(|at| at <= cx.now) {
-            let reason = if self.closing.closes_subflows(&self.reassembly) {
-                CloseReason::Finished
-            } else {
-                CloseReason::CloseTimeout
-            };
-            return self.finish(reason);
+            return self.close_deadline_passed(cx);
         }
         let gone = self
             .subflowless_since
@@ -353,6 +355,9 @@ impl Core {
                     tcp,
                     s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
+                    s.fin_wait,
+                    s.signal_due()
+                        .filter(|_| s.is_established() && !s.port_down),
                 ]
             });
         subflows
