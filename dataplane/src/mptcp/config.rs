@@ -61,6 +61,11 @@ pub struct MptcpConfig {
     /// TCP Fast Open (RFC 7413), both roles. An application must bear that data of a SYN
     /// arrives twice: a copy may open a second connection (RFC 7413 §6.1).
     pub fast_open: bool,
+    /// Answers the data of a SYN with MP_CAPABLE before the client's key is known, as RFC 8684
+    /// Figure 19 (with erratum 6609: without a DATA_ACK) has it. It saves a round trip, but a
+    /// Linux client takes such a DSS for a reason to fall back (seen on 6.18). Plain TCP is
+    /// always answered early.
+    pub early_answers: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
     /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
@@ -102,6 +107,7 @@ impl Default for MptcpConfig {
         Self {
             enabled: true,
             fast_open: false,
+            early_answers: false,
             checksum: ChecksumPolicy::default(),
             allow_v0: false,
             connect_version: Version::V1,

@@ -120,6 +120,11 @@ impl Core {
                 || cx.config.checksum == ChecksumPolicy::Always;
             core.learn_offer(&offer);
         }
+        let fast_open = if local.is_some() && version.has_key_on_syn() {
+            FastOpenSyn::default()
+        } else {
+            fast_open
+        };
         let tcp = accepted_tcp(cx, &path, syn, local.is_some(), &fast_open);
         let subflow = Subflow::new(
             core.allocate_id(),

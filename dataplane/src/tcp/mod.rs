@@ -177,6 +177,8 @@ pub struct Tcp {
     snd_start: SeqNumber,
     /// Bytes that left with the SYN.
     syn_data_out: u32,
+    /// Data may leave before our SYN is acknowledged.
+    early_answers: bool,
     snd_una: SeqNumber,
     snd_nxt: SeqNumber,
     snd_wnd: u32,
@@ -277,6 +279,7 @@ impl Tcp {
             iss,
             snd_start: iss + 1,
             syn_data_out: 0,
+            early_answers: false,
             snd_una: iss,
             snd_nxt: iss + 1,
             snd_wnd: 0,
