@@ -3,6 +3,7 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`sim`] | whole connections on simulated networks, by seed |
+//! | [`swarm`] | random networks, loads and faults, and what must hold in all of them |
 //! | [`middlebox`] | what networks do to packets, one element each |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
@@ -12,4 +13,5 @@ pub mod demo;
 pub mod middlebox;
 pub mod peer;
 pub mod sim;
+pub mod swarm;
 pub mod testbed;

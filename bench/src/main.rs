@@ -20,12 +20,15 @@ enum Command {
     /// A kernel MPTCP client and braid's echo service over two paths (root; scripts/demo
     /// builds everything and calls this)
     Demo(braid_bench::demo::Arguments),
+    /// Random networks, loads and faults in the simulator, for hours
+    Soak(braid_bench::swarm::soak::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
+        Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
     };
     result.unwrap_or_else(|e| {
         eprintln!("braid-bench: {e}");

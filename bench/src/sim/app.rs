@@ -17,6 +17,14 @@ pub enum Role {
         /// Bytes to send.
         send: u64,
     },
+    /// Asks and waits: sends `bytes` of the pattern, reads as many, and so on; the other end
+    /// should echo.
+    Chat {
+        /// Questions.
+        rounds: u64,
+        /// Bytes of one.
+        bytes: u64,
+    },
 }
 
 /// What became of one end.
@@ -24,7 +32,7 @@ pub enum Role {
 pub struct Outcome {
     /// Established at some time.
     pub established: bool,
-    /// Bytes handed to the connection.
+    /// Bytes handed to the connection (or to all that share this outcome).
     pub sent: u64,
     /// Bytes received that agree with the pattern.
     pub received: u64,
@@ -58,6 +66,7 @@ pub struct SimApp {
     role: Role,
     echo: Echo,
     sent: u64,
+    received: u64,
     outcomes: Outcomes,
 }
 
@@ -69,7 +78,20 @@ impl SimApp {
             role,
             echo: Echo,
             sent: 0,
+            received: 0,
             outcomes,
+        }
+    }
+
+    /// Bytes that may have been sent by now.
+    fn may_send(&self) -> u64 {
+        match self.role {
+            Role::Echo => 0,
+            Role::Peer { send } => send,
+            Role::Chat { rounds, bytes } => {
+                let asked = self.received / bytes.max(1) + 1;
+                asked.min(rounds) * bytes
+            }
         }
     }
 }
@@ -89,11 +111,12 @@ impl Application for SimApp {
             let bytes = rx.peek();
             let n = bytes.len();
             if outcome.wrong_at.is_none() {
-                match pattern::check(outcome.received, bytes) {
+                match pattern::check(self.received, bytes) {
                     Ok(()) => outcome.received += n as u64,
                     Err(at) => outcome.wrong_at = Some(at),
                 }
             }
+            self.received += n as u64;
             rx.consume(n);
         }
     }
@@ -101,22 +124,26 @@ impl Application for SimApp {
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
         let (n, sum) = match self.role {
             Role::Echo => self.echo.fill(rx, out),
-            Role::Peer { send } => {
+            Role::Peer { .. } | Role::Chat { .. } => {
+                let send = self.may_send();
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
                 let n = left.min(out.len());
                 (n, pattern::fill(self.sent, &mut out[..n]))
             }
         };
         self.sent += n as u64;
-        self.outcomes.lock().sent = self.sent;
+        self.outcomes.lock().sent += n as u64;
         (n, sum)
     }
 
     fn send_state(&self, rx: &RecvStream) -> SendState {
         match self.role {
             Role::Echo => self.echo.send_state(rx),
-            Role::Peer { send } if self.sent < send => SendState::Ready,
-            Role::Peer { .. } => SendState::Finished,
+            Role::Peer { .. } | Role::Chat { .. } if self.sent < self.may_send() => {
+                SendState::Ready
+            }
+            Role::Chat { rounds, bytes } if self.sent < rounds * bytes => SendState::Idle,
+            Role::Peer { .. } | Role::Chat { .. } => SendState::Finished,
         }
     }
 

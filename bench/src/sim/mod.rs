@@ -13,12 +13,14 @@ mod link;
 mod pcapng;
 mod text;
 mod trace;
+mod watch;
 
 use std::collections::BinaryHeap;
 use std::path::Path;
 use std::time::Duration;
 
 use braid_dataplane::time::Instant;
+use braid_dataplane::worker::{Order, OrderError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -32,6 +34,7 @@ use crate::middlebox::{Element, Toward};
 use bottleneck::Bottleneck;
 use link::Link;
 use trace::Trace;
+use watch::Watch;
 
 /// Time starts here, so that subtracting a little from it stays positive.
 pub const EPOCH: Duration = Duration::from_secs(1);
@@ -150,6 +153,9 @@ pub struct Sim {
     spare: Vec<Vec<u8>>,
     /// Last packets on any link, for the report of a failure.
     trace: Trace,
+    watch: Option<Watch>,
+    /// Events so far.
+    events: u64,
 }
 
 impl std::fmt::Debug for Sim {
@@ -175,6 +181,8 @@ impl Sim {
             timers: Vec::new(),
             spare: Vec::new(),
             trace: Trace::new(trace::PACKETS_MAX),
+            watch: None,
+            events: 0,
         }
     }
 
@@ -297,6 +305,7 @@ impl Sim {
         }
         let Scheduled { at, what, .. } = self.queue.pop().expect("peeked");
         self.now = self.now.max(at);
+        self.events += 1;
         self.happen(what);
         true
     }
@@ -315,6 +324,11 @@ impl Sim {
                     Fate::NoFrame
                 };
                 self.trace.record(self.now, link, to, fate, &packet);
+                if let Some(watch) = self.watch.as_mut()
+                    && fate == Fate::Received
+                {
+                    watch.received(to, &packet);
+                }
                 self.recycle(packet);
                 if fate == Fate::Received {
                     self.flush(to);
@@ -439,6 +453,9 @@ impl Sim {
 
     fn transmit(&mut self, from: usize, link: usize, packet: Vec<u8>) {
         self.trace.record(self.now, link, from, Fate::Sent, &packet);
+        if let Some(watch) = self.watch.as_mut() {
+            watch.sent(self.now, from, &packet);
+        }
         let l = &self.links[link];
         let side = l.side(from).expect("only its ends send on a link");
         if l.chain.is_empty() || l.config.boxes_at.side() != side {
@@ -542,6 +559,52 @@ impl Sim {
         self.serial += 1;
         let serial = self.serial;
         self.queue.push(Scheduled { at, serial, what });
+    }
+
+    /// From now on judges what hosts send, packet by packet: right edges, DATA_ACKs, bytes
+    /// in flight. What they did wrong is in [`Sim::violations`].
+    pub fn watch(&mut self) {
+        self.watch = Some(Watch::default());
+    }
+
+    /// What hosts did that they must never do; empty is good.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], Watch::violations)
+    }
+
+    /// Events so far: arrivals, timers, faults.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The number of links.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether a link joins these two hosts.
+    #[must_use]
+    pub fn joins(&self, link: usize, a: usize, b: usize) -> bool {
+        self.links[link].peer_of(a) == Some(b)
+    }
+
+    /// The number of hosts.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// An order to a host's engine, as a path manager gives it.
+    ///
+    /// # Errors
+    /// Why the engine refuses it.
+    pub fn order(&mut self, host: usize, token: u32, order: Order) -> Result<(), OrderError> {
+        let result = self.hosts[host].engine().order(self.now, token, order);
+        self.flush(host);
+        result
     }
 
     /// Keeps the last `packets_max` packets for [`Sim::dump_trace`]; none costs least.
