@@ -24,6 +24,9 @@ pub struct Burst {
     pub to_good: f64,
     /// Probability of loss in the bad state.
     pub loss: f64,
+    /// Time after which the state is good again whatever was sent: on a link that waits for
+    /// a retransmission timer, one burst would last for minutes otherwise.
+    pub longest: Duration,
 }
 
 /// What happens to a packet larger than the link's MTU.
@@ -185,8 +188,8 @@ pub(super) struct Link {
     pub(super) ends: [usize; 2],
     carrier: [bool; 2],
     queue: Bottleneck,
-    /// The burst chain is in its bad state, per direction.
-    bad: [bool; 2],
+    /// When the burst chain came into its bad state, if it is, per direction.
+    bad: [Option<Instant>; 2],
 }
 
 /// When a packet arrives.
@@ -205,7 +208,7 @@ impl Link {
             ends: [a, b],
             carrier: [true; 2],
             queue: Bottleneck::default(),
-            bad: [false; 2],
+            bad: [None; 2],
         }
     }
 
@@ -274,7 +277,7 @@ impl Link {
         if packet.len() > self.config.mtu as usize + ethernet {
             return Err(Fate::TooBig);
         }
-        if chance(rng, self.config.loss) || self.burst_loses(side, rng) {
+        if chance(rng, self.config.loss) || self.burst_loses(now, side, rng) {
             return Err(Fate::Lost);
         }
         let config = &mut self.config;
@@ -317,18 +320,20 @@ impl Link {
         Ok(Carried { first, second })
     }
 
-    fn burst_loses(&mut self, side: usize, rng: &mut StdRng) -> bool {
+    fn burst_loses(&mut self, now: Instant, side: usize, rng: &mut StdRng) -> bool {
+        let bad = &mut self.bad[side];
         let Some(burst) = self.config.burst else {
-            self.bad[side] = false;
+            *bad = None;
             return false;
         };
-        let turn = if self.bad[side] {
-            burst.to_good
-        } else {
-            burst.to_bad
+        *bad = match *bad {
+            Some(since) => {
+                let over = now - since >= burst.longest || chance(rng, burst.to_good);
+                (!over).then_some(since)
+            }
+            None => chance(rng, burst.to_bad).then_some(now),
         };
-        self.bad[side] ^= chance(rng, turn);
-        self.bad[side] && chance(rng, burst.loss)
+        bad.is_some() && chance(rng, burst.loss)
     }
 }
 
@@ -368,6 +373,7 @@ mod tests {
             to_bad: 0.01,
             to_good: 0.25,
             loss: 1.0,
+            longest: Duration::MAX,
         };
         let lost = losses(
             LinkConfig {

@@ -268,6 +268,7 @@ fn link(
         to_bad: 0.002,
         to_good: 0.2,
         loss: 0.8,
+        longest: Duration::from_millis(500),
     };
     let config = LinkConfig {
         rate_bps: Some(scale(rng, 4_000_000, 200_000_000)),

@@ -252,7 +252,7 @@ impl Core {
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
         self.confirm(cx, i);
         if let Some(ack) = dss.data_ack {
-            self.on_data_ack(cx, i, ack);
+            self.on_data_ack(cx, i, ack, packet.window);
         }
         let Some(mapping) = dss.mapping else {
             return;
@@ -355,7 +355,7 @@ impl Core {
         }
     }
 
-    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck) {
+    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck, window: u16) {
         let end = self.send.nxt() + u64::from(self.closing.fin().is_some());
         let Some(ack) = self.snd_space.offset(ack.value, ack.wide, self.send.una()) else {
             return;
@@ -365,8 +365,9 @@ impl Core {
             return;
         }
         self.subflows[i].confirmed = true;
-        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
-        let window = u64::from(self.subflows[i].tcp.snd_wnd());
+        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window of
+        // this segment: TCP keeps another if this one came late or was sent again.
+        let window = u64::from(self.subflows[i].tcp.scaled_window(window));
         self.snd_edge = self.snd_edge.max(ack + window);
         if self.mode == Mode::Tcp {
             // Only subflow acknowledgments count after an infinite mapping.

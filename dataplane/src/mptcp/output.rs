@@ -354,7 +354,7 @@ impl Core {
             let reinject = std::mem::take(&mut self.reinject);
             let candidate = self.choose(cx, sink, &mut full, |s| reinject.peek(s.id).is_some());
             self.reinject = reinject;
-            let Some(i) = candidate.map(|c| c.index) else {
+            let Some((i, budget)) = candidate.map(|c| (c.index, u64::from(c.budget))) else {
                 break;
             };
             let Some(range) = self.reinject.peek(self.subflows[i].id) else {
@@ -364,8 +364,9 @@ impl Core {
                 self.reinject.sent(range);
                 continue;
             };
-            let mss = u64::from(self.subflows[i].tcp.mss());
-            let end = range.end.min(chunk.end()).min(range.start + mss);
+            // A window of less than a segment is filled, not exceeded.
+            let most = budget.min(u64::from(self.subflows[i].tcp.mss()));
+            let end = range.end.min(chunk.end()).min(range.start + most);
             let len = u32::try_from(end - range.start).unwrap_or(0);
             let sum = if range.start == chunk.off && end == chunk.end() {
                 chunk.sum
