@@ -5,11 +5,15 @@
 //! | [`sim`] | whole connections on simulated networks, by seed |
 //! | [`middlebox`] | what networks do to packets, one element each |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
+//! | [`report`] | what was found, as documents |
+//! | [`scenario`] | studies in the simulator |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;
 pub mod middlebox;
 pub mod peer;
+pub mod report;
+pub mod scenario;
 pub mod sim;
 pub mod testbed;
