@@ -1,4 +1,5 @@
-//! `braid-bench`: peers on kernel sockets and the demonstration.
+//! `braid-bench`: peers on kernel sockets, the demonstration, and studies in the
+//! simulator.
 
 use std::process::ExitCode;
 
@@ -22,6 +23,9 @@ enum Command {
     Demo(braid_bench::demo::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
     Soak(braid_bench::swarm::soak::Arguments),
+    /// Studies in the simulator, as tables and charts
+    #[command(subcommand)]
+    SimReport(braid_bench::scenario::Command),
 }
 
 fn main() -> ExitCode {
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
+        Command::SimReport(command) => braid_bench::scenario::run(command),
     };
     result.unwrap_or_else(|e| {
         eprintln!("braid-bench: {e}");

@@ -3,6 +3,35 @@
 //!
 //! An [`Element`] is a function from frames to frames with its own state. It is test-bench code:
 //! it favours clarity over speed, and lets through untouched whatever it does not understand.
+//! The same seed makes the same decisions.
+//!
+//! | file | one idea |
+//! |---|---|
+//! | `segment`, `rule` | TCP segments taken apart; state per flow, counts |
+//! | `nat`, `handshake`, `strip`, `split`, `coalesce`, `proxy`, `rewrite`, `window`, `normalize`, `network`, `reset`, `options`, `fastopen` | the boxes |
+//! | `catalogue` | every box by its number, with what may come of it |
+//! | `tap` | what passed, as TCP would deliver it |
+
+pub mod catalogue;
+pub mod coalesce;
+pub mod fastopen;
+pub mod handshake;
+pub mod nat;
+pub mod network;
+pub mod normalize;
+pub mod options;
+pub mod proxy;
+pub mod reset;
+pub mod rewrite;
+pub mod rule;
+pub mod segment;
+pub mod split;
+pub mod strip;
+pub mod tap;
+pub mod window;
+
+#[cfg(test)]
+mod tests;
 
 use braid_dataplane::time::Instant;
 

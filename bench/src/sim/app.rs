@@ -46,13 +46,28 @@ pub struct Outcome {
 
 /// An outcome that outlives its connection.
 #[derive(Clone, Debug, Default)]
-pub struct Outcomes(Arc<Mutex<Outcome>>);
+pub struct Outcomes(Arc<Mutex<Outcome>>, Arc<Mutex<Option<Vec<u8>>>>);
 
 impl Outcomes {
     /// The present state.
     #[must_use]
     pub fn get(&self) -> Outcome {
         self.lock().clone()
+    }
+
+    /// Keeps every byte received from now on, right or wrong, for [`Outcomes::recorded`].
+    pub fn record(&self) {
+        *self.record_lock() = Some(Vec::new());
+    }
+
+    /// What was received since [`Outcomes::record`].
+    #[must_use]
+    pub fn recorded(&self) -> Vec<u8> {
+        self.record_lock().clone().unwrap_or_default()
+    }
+
+    fn record_lock(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -110,6 +125,9 @@ impl Application for SimApp {
         while !rx.is_empty() {
             let bytes = rx.peek();
             let n = bytes.len();
+            if let Some(record) = self.outcomes.record_lock().as_mut() {
+                record.extend_from_slice(bytes);
+            }
             if outcome.wrong_at.is_none() {
                 match pattern::check(self.received, bytes) {
                     Ok(()) => outcome.received += n as u64,

@@ -1,0 +1,35 @@
+//! Studies in the simulator.
+
+pub mod gauntlet_sim;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// A study to run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Connections through every middlebox of the catalogue
+    Gauntlet(gauntlet_sim::Arguments),
+}
+
+/// Where a study's results go.
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Write the table (.md) and the chart (.svg) to this directory instead of printing the
+    /// table
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+}
+
+/// Runs a study.
+///
+/// # Errors
+/// The results could not be written.
+pub fn run(command: Command) -> io::Result<ExitCode> {
+    match command {
+        Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
+    }
+}
