@@ -5,6 +5,7 @@
 //! | [`sim`] | whole connections on simulated networks, by seed |
 //! | [`swarm`] | random networks, loads and faults, and what must hold in all of them |
 //! | [`middlebox`] | what networks do to packets, one element each |
+//! | [`scenario`] | simulated experiments, pinned as tables |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
 //! | [`report`] | what was found, as documents |
 //! | [`scenario`] | studies in the simulator |

@@ -1,6 +1,7 @@
 //! Studies in the simulator.
 
 pub mod gauntlet_sim;
+pub mod windows;
 
 use std::io;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use clap::{Args, Subcommand};
 pub enum Command {
     /// Connections through every middlebox of the catalogue
     Gauntlet(gauntlet_sim::Arguments),
+    /// The shared window, in the header only or in an option
+    Windows(Output),
 }
 
 /// Where a study's results go.
@@ -31,5 +34,17 @@ pub struct Output {
 pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
+        Command::Windows(output) => output.pin("windows.md", &windows::report()),
+    }
+}
+
+impl Output {
+    /// Prints a document or writes it into the directory.
+    fn pin(&self, name: &str, text: &str) -> io::Result<ExitCode> {
+        match &self.write {
+            Some(directory) => std::fs::write(directory.join(name), text)?,
+            None => print!("{text}"),
+        }
+        Ok(ExitCode::SUCCESS)
     }
 }

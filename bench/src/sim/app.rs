@@ -25,6 +25,9 @@ pub enum Role {
         /// Bytes of one.
         bytes: u64,
     },
+    /// Sends nothing; reads and checks only as much as [`Outcomes::allow`] has granted, the
+    /// slow reader that closes windows.
+    Reader,
 }
 
 /// What became of one end.
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub eof: bool,
     /// How it ended.
     pub closed: Option<CloseReason>,
+    /// Bytes that a [`Role::Reader`] may still read.
+    allowance: u64,
 }
 
 /// An outcome that outlives its connection.
@@ -68,6 +73,17 @@ impl Outcomes {
 
     fn record_lock(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
         self.1.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a [`Role::Reader`] read `bytes` more.
+    pub fn allow(&self, bytes: u64) {
+        let mut outcome = self.lock();
+        outcome.allowance = outcome.allowance.saturating_add(bytes);
+    }
+
+    /// Stops a [`Role::Reader`] until it is allowed more.
+    pub fn forbid(&self) {
+        self.lock().allowance = 0;
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -101,7 +117,7 @@ impl SimApp {
     /// Bytes that may have been sent by now.
     fn may_send(&self) -> u64 {
         match self.role {
-            Role::Echo => 0,
+            Role::Echo | Role::Reader => 0,
             Role::Peer { send } => send,
             Role::Chat { rounds, bytes } => {
                 let asked = self.received / bytes.max(1) + 1;
@@ -122,9 +138,17 @@ impl Application for SimApp {
         if self.role == Role::Echo {
             return;
         }
-        while !rx.is_empty() {
+        let mut allowance = match self.role {
+            Role::Reader => outcome.allowance,
+            Role::Echo | Role::Peer { .. } | Role::Chat { .. } => u64::MAX,
+        };
+        while !rx.is_empty() && allowance > 0 {
             let bytes = rx.peek();
-            let n = bytes.len();
+            let n = bytes
+                .len()
+                .min(usize::try_from(allowance).unwrap_or(usize::MAX));
+            let bytes = &bytes[..n];
+            allowance -= n as u64;
             if let Some(record) = self.outcomes.record_lock().as_mut() {
                 record.extend_from_slice(bytes);
             }
@@ -137,11 +161,14 @@ impl Application for SimApp {
             self.received += n as u64;
             rx.consume(n);
         }
+        outcome.eof = rx.eof();
+        outcome.allowance = allowance;
     }
 
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
         let (n, sum) = match self.role {
             Role::Echo => self.echo.fill(rx, out),
+            Role::Reader => (0, Sum::ZERO),
             Role::Peer { .. } | Role::Chat { .. } => {
                 let send = self.may_send();
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
@@ -161,7 +188,7 @@ impl Application for SimApp {
                 SendState::Ready
             }
             Role::Chat { rounds, bytes } if self.sent < rounds * bytes => SendState::Idle,
-            Role::Peer { .. } | Role::Chat { .. } => SendState::Finished,
+            Role::Peer { .. } | Role::Chat { .. } | Role::Reader => SendState::Finished,
         }
     }
 

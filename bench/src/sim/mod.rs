@@ -104,6 +104,22 @@ enum What {
         link: usize,
         attempt: u32,
     },
+    /// A slow reader wakes up.
+    Read {
+        reader: usize,
+    },
+}
+
+/// A reader that may read everything there is.
+const BURST: u64 = u64::MAX;
+
+/// An application that reads at its own speed.
+#[derive(Clone, Debug)]
+struct Reader {
+    host: usize,
+    outcomes: Outcomes,
+    bytes: u64,
+    every: Duration,
 }
 
 /// A change of a link's properties.
@@ -151,6 +167,7 @@ pub struct Sim {
     timers: Vec<Option<Instant>>,
     /// Buffers of packets that are gone.
     spare: Vec<Vec<u8>>,
+    readers: Vec<Reader>,
     /// Last packets on any link, for the report of a failure.
     trace: Trace,
     watch: Option<Watch>,
@@ -183,6 +200,7 @@ impl Sim {
             trace: Trace::new(trace::PACKETS_MAX),
             watch: None,
             events: 0,
+            readers: Vec::new(),
         }
     }
 
@@ -258,6 +276,30 @@ impl Sim {
     pub fn at(&mut self, after_start: Duration, fault: Fault) {
         let at = Instant::default() + EPOCH + after_start;
         self.push(at, What::Fault(fault));
+    }
+
+    /// From now on the [`Role::Reader`]s of a host that report to `outcomes` read `bytes`
+    /// each time `every` has passed, until one of them has closed.
+    pub fn read_slowly(&mut self, host: usize, outcomes: Outcomes, bytes: u64, every: Duration) {
+        self.readers.push(Reader {
+            host,
+            outcomes,
+            bytes,
+            every,
+        });
+        let reader = self.readers.len() - 1;
+        self.push(self.now + every, What::Read { reader });
+    }
+
+    /// Like [`Sim::read_slowly`], but each time it reads whatever there is, once.
+    pub fn read_in_bursts(&mut self, host: usize, outcomes: Outcomes, every: Duration) {
+        self.read_slowly(host, outcomes, BURST, every);
+    }
+
+    /// The virtual time as hosts know it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     /// Opens a connection from `client` over `link`; further links to the same server are
@@ -361,6 +403,23 @@ impl Sim {
             What::Fault(Fault::Mtu { link, mtu, too_big }) => {
                 let config = &mut self.links[link].config;
                 (config.mtu, config.too_big) = (mtu, too_big);
+            }
+            What::Read { reader } => {
+                let Reader {
+                    host,
+                    outcomes,
+                    bytes,
+                    every,
+                } = self.readers[reader].clone();
+                outcomes.allow(bytes);
+                self.hosts[host].engine().wake_readers(self.now);
+                self.flush(host);
+                if bytes == BURST {
+                    outcomes.forbid();
+                }
+                if outcomes.get().closed.is_none() {
+                    self.push(self.now + every, What::Read { reader });
+                }
             }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {

@@ -63,6 +63,8 @@ pub(super) struct Mptcp {
     pub(super) allow_v0: Maybe<bool>,
     pub(super) pacing: Option<bool>,
     pub(super) subflowless_timeout: Maybe<String>,
+    pub(super) window_option: Option<bool>,
+    pub(super) deny_join_id0: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -273,6 +273,8 @@ congestion = "cubic"
 allow-v0 = false
 pacing = true
 subflowless-timeout = "60s"
+window-option = false
+deny-join-id0 = false
 
 [path]
 policy = "announce"

@@ -438,6 +438,8 @@ impl<'a> Validator<'a> {
             )?,
             pacing: raw.pacing.unwrap_or(true),
             subflowless_timeout,
+            window_option: raw.window_option.unwrap_or(false),
+            deny_join_id0: raw.deny_join_id0.unwrap_or(false),
         })
     }
 

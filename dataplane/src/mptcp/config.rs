@@ -56,6 +56,8 @@ pub struct MptcpConfig {
     pub subflows_max: u8,
     /// Addresses accepted from the peer.
     pub remote_addresses_max: u8,
+    /// Tells the connection-level window in an experimental option, to peers that do, too.
+    pub window_option: bool,
     /// Sets flag C: the peer must not open subflows to the initial address.
     pub deny_join_initial: bool,
     /// MP_CAPABLE SYNs before a plain SYN is tried (RFC 8684 §3.7).
@@ -81,6 +83,7 @@ impl Default for MptcpConfig {
             send_buffer_frames: 8192,
             subflows_max: 8,
             remote_addresses_max: 8,
+            window_option: false,
             deny_join_initial: false,
             capable_syns: 3,
             subflowless_timeout: Duration::from_secs(60),
@@ -136,6 +139,10 @@ impl Secrets {
     /// (RFC 6528 §3).
     #[must_use]
     pub fn initial_sequence(&self, now: Instant, tuple: &FourTuple) -> u32 {
+        #[cfg(test)]
+        if let Some(iss) = ISS_FOR_TEST.get() {
+            return iss;
+        }
         // RFC 9293 §3.4.1: the clock ticks every 4 microseconds. One tick per
         // 4096 ns spares a division and wraps every 4.9 hours.
         let clock = now.as_nanos() >> 12;
@@ -152,6 +159,13 @@ impl Secrets {
         write_ip(&mut hasher, tuple.remote.ip());
         low32(hasher.finish())
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Every initial sequence number of this thread's connections.
+    pub(crate) static ISS_FOR_TEST: std::cell::Cell<Option<u32>> =
+        const { std::cell::Cell::new(None) };
 }
 
 fn low32(value: u64) -> u32 {

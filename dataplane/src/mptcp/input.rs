@@ -41,7 +41,9 @@ impl Core {
         }
         let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
-        let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
+        // Both kinds stand on any ACK and excuse none.
+        let is_signal =
+            |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_) | MptcpOption::Window { .. });
         let segment = SegmentIn {
             mptcp_signal: packet.options.mptcp.iter().any(is_signal),
             payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
@@ -207,6 +209,7 @@ impl Core {
                 MptcpOption::RemoveAddr { ids } if self.is_mptcp() => self.on_remove_addr(cx, ids),
                 MptcpOption::MpPrio { backup } if self.is_mptcp() => self.on_prio(cx, i, backup),
                 MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::Window { heard, edge } => self.on_window_option(cx, i, heard, edge),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
                 {
@@ -365,10 +368,12 @@ impl Core {
             return;
         }
         self.subflows[i].confirmed = true;
-        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window of
-        // this segment: TCP keeps another if this one came late or was sent again.
-        let window = u64::from(self.subflows[i].tcp.scaled_window(window));
-        self.snd_edge = self.snd_edge.max(ack + window);
+        if !self.window.peer_speaks() {
+            // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window
+            // of this segment: TCP keeps another if this one came late or was sent again.
+            let window = u64::from(self.subflows[i].tcp.scaled_window(window));
+            self.snd_edge = self.snd_edge.max(ack + window);
+        }
         if self.mode == Mode::Tcp {
             // Only subflow acknowledgments count after an infinite mapping.
             return;

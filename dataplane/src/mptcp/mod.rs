@@ -32,6 +32,7 @@
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
 //! | `output`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
+//! | `window_option` | the connection-level window in an option of its own |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
 //! Invariants:
@@ -67,6 +68,7 @@ mod signals;
 mod state;
 mod subflow;
 mod timers;
+mod window_option;
 
 #[cfg(test)]
 mod tests;

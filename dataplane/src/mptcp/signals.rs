@@ -221,14 +221,22 @@ impl Core {
             cx.counters.inc(Counter::MPRstTx);
         }
         let mut flags = Flags::RST;
+        let mut window = 0;
         if ack.is_some() {
             flags |= Flags::ACK;
+            // Nobody reads it but boxes on the way, which drop what takes a window back.
+            let fields = s.tcp.header(cx.now);
+            window = if Some(fields.ack) == ack {
+                fields.window
+            } else {
+                0
+            };
         }
         let header = TcpHeaderOut {
             seq,
             ack: ack.unwrap_or_default(),
             flags,
-            window: 0,
+            window,
             urgent: 0,
             ecn: 0,
         };
@@ -302,6 +310,14 @@ impl Core {
             // Before that the peer expects its handshake, not a DSS.
             self.subflows[i].phase == Phase::Established
         });
+        let window = self
+            .window_option()
+            .filter(|_| self.subflows[i].phase == Phase::Established);
+        // The latest edge, also in place of one that has waited.
+        let is_window = matches!(signal, Some(MptcpOption::Window { .. }));
+        let signal = signal
+            .filter(|_| !is_window)
+            .or(window.filter(|_| is_window).map(|w| w.0));
         let plentiful = self.reassembly.nxt() > DATA_ACK_ALWAYS_BYTES;
         let s = &mut self.subflows[i];
         let fields = s.tcp.header(cx.now);
@@ -317,6 +333,7 @@ impl Core {
             signal,
             dss,
             sack: &sack,
+            window: window.filter(|_| !is_window).map(|(option, _)| option),
         }
         .build();
         debug_assert!(layout.signal_fits, "a signal does not fit into an ACK");
@@ -339,6 +356,9 @@ impl Core {
         if tx == Tx::Queued {
             s.tcp.ack_sent(cx.now);
             s.totals.acks_sent += 1;
+            if let Some((_, edge)) = window.filter(|_| layout.window_fits || is_window) {
+                self.window_option_sent(cx, edge);
+            }
         }
         tx
     }

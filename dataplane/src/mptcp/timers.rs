@@ -321,12 +321,7 @@ impl Core {
             return;
         }
         if self.closing.deadline.is_some_and(|at| at <= cx.now) {
-            let reason = if self.closing.closes_subflows(&self.reassembly) {
-                CloseReason::Finished
-            } else {
-                CloseReason::CloseTimeout
-            };
-            return self.finish(reason);
+            return self.close_deadline_passed(cx);
         }
         let gone = self
             .subflowless_since

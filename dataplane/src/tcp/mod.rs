@@ -502,6 +502,17 @@ impl Tcp {
         }
     }
 
+    /// Frames that data beyond a gap pins.
+    #[must_use]
+    pub fn out_of_order_frames(&self) -> usize {
+        self.reassembly.frames()
+    }
+
+    /// Copies data beyond a gap, so that its frames go home. Returns how many.
+    pub fn release_frames(&mut self) -> u64 {
+        self.reassembly.release_frames()
+    }
+
     /// An ACK should leave now.
     pub fn ack_now(&mut self) {
         self.delayed_ack.demand();

@@ -7,3 +7,5 @@ mod harness;
 mod paths;
 mod regressions;
 mod swarm;
+mod windows;
+mod wraps;

@@ -45,6 +45,8 @@ fn run(seed: u64) {
     let mut net = Net::new(seed, paths);
     for host in [CLIENT, SERVER] {
         let config = &mut net.hosts[host].config;
+        // Both, neither, one.
+        config.window_option = seed % 3 == 0 || (seed % 3 == 1 && host == CLIENT);
         config.checksum = if rng.random_bool(0.4) {
             ChecksumPolicy::Always
         } else {

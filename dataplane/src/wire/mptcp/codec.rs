@@ -17,6 +17,10 @@ mod dss_flag {
 
 /// The B flag of MP_JOIN and MP_PRIO.
 const BACKUP: u8 = 0x01;
+/// Tells our private option from those of others: "W".
+const WINDOW_MARK: u8 = 0x57;
+/// Its H flag.
+const HEARD: u8 = 0x01;
 /// The E flag of ADD_ADDR.
 const ECHO: u8 = 0x01;
 
@@ -48,6 +52,10 @@ impl MptcpOption {
             subtype::MP_TCPRST => (len == 4).then(|| Self::TcpRst {
                 flags: low,
                 reason: option[3],
+            }),
+            subtype::PRIVATE if len == 8 && option[3] == WINDOW_MARK => Some(Self::Window {
+                heard: low & HEARD != 0,
+                edge: u32_at(option, 4),
             }),
             _ => Some(Self::Unknown { subtype, len }),
         };
@@ -85,6 +93,7 @@ impl MptcpOption {
             Self::RemoveAddr { ids } => 3 + ids.as_bytes().len(),
             Self::MpPrio { .. } => 3,
             Self::TcpRst { .. } => 4,
+            Self::Window { .. } => 8,
             Self::Unknown { .. } | Self::Malformed { .. } => 0,
         }
     }
@@ -201,6 +210,11 @@ impl MptcpOption {
             Self::TcpRst { flags, reason } => {
                 out[2] |= flags & 0x0f;
                 out[3] = *reason;
+            }
+            Self::Window { heard, edge } => {
+                out[2] |= u8::from(*heard) * HEARD;
+                out[3] = WINDOW_MARK;
+                put(out, 4, &edge.to_be_bytes());
             }
             Self::Unknown { .. } | Self::Malformed { .. } => {}
         }

@@ -473,6 +473,16 @@ impl<A: Application> Engine<A> {
             .collect()
     }
 
+    /// Applications that left bytes unread want to go on reading.
+    pub fn wake_readers(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            if let Some(slot) = self.slots[index].as_mut() {
+                slot.conn.wake_reader(&mut cx!(self, now));
+                self.touched(now, u32::try_from(index).unwrap_or(u32::MAX));
+            }
+        }
+    }
+
     /// The connection with this own token.
     #[must_use]
     pub fn connection(&self, token: u32) -> Option<&Connection<A>> {
