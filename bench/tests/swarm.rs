@@ -61,8 +61,15 @@ fn random_networks_loads_and_faults() {
     }
     let summary = seeds(0, Some(FIXED), Duration::MAX);
     assert_eq!(summary.seeds, FIXED);
-    assert!(summary.bytes >= FIXED * 2 * EACH_WAY);
-    assert!(summary.faults >= FIXED * u64::from(FAULTS_MIN));
+    // What a middlebox ended moved less; most moved more.
+    assert!(summary.ended * 10 < FIXED, "{} ended early", summary.ended);
+    assert!(
+        summary.boxed > FIXED / 4,
+        "{} with middleboxes",
+        summary.boxed
+    );
+    assert!(summary.bytes >= (FIXED - summary.ended) * EACH_WAY);
+    assert!(summary.faults >= (FIXED - summary.ended) * u64::from(FAULTS_MIN));
 
     let number = variable("BRAID_SWARM_SEEDS");
     let time = match (variable("BRAID_SWARM_SECONDS"), number) {

@@ -96,3 +96,65 @@ pub(super) fn too_big(frame: &[u8], link: usize, mtu: u32) -> Option<Vec<u8>> {
     }
     Some(out)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use braid_dataplane::wire::packet::{self, IcmpKind, Packet};
+    use std::net::SocketAddr;
+
+    /// A frame of a bare ACK from port 1000 to port 2000.
+    fn frame(ipv6: bool, ecn: u8) -> Vec<u8> {
+        let mut out = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+        if ipv6 {
+            out.extend_from_slice(&[0x86, 0xdd, 0x60, ecn << 4, 0, 0, 0, 20, 6, 64]);
+            for host in [1, 2] {
+                out.extend_from_slice(&Ipv6Addr::new(0xfd77, 3, 0, 0, 0, 0, 0, host).octets());
+            }
+        } else {
+            let mut ip = [
+                0x45, ecn, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 77, 3, 1, 10, 77, 3, 2,
+            ];
+            let sum = checksum::sum(&ip).finish();
+            ip[10..12].copy_from_slice(&sum.to_be_bytes());
+            out.extend_from_slice(&[8, 0]);
+            out.extend_from_slice(&ip);
+        }
+        out.extend_from_slice(&[3, 232, 7, 208, 0, 0, 0, 9, 0, 0, 0, 0, 0x50, 0x10]);
+        out.extend_from_slice(&[0; 6]);
+        out
+    }
+
+    #[test]
+    fn only_capable_transports_are_marked_and_the_packet_stays_valid() {
+        for ipv6 in [false, true] {
+            for ecn in 0..4 {
+                let mut bytes = frame(ipv6, ecn);
+                assert_eq!(mark_congestion(&mut bytes), ecn != NOT_ECT);
+                let Ok(Packet::Tcp(tcp)) = packet::parse(&bytes) else {
+                    panic!("not a segment any more");
+                };
+                assert_eq!(tcp.ecn, if ecn == NOT_ECT { NOT_ECT } else { CE });
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_is_too_big_is_reported_to_its_flow() {
+        for (ipv6, local, remote) in [
+            (false, "10.77.3.1:1000", "10.77.3.2:2000"),
+            (true, "[fd77:3::1]:1000", "[fd77:3::2]:2000"),
+        ] {
+            let message = too_big(&frame(ipv6, 0), 3, 1300).expect("an IP packet");
+            let Ok(Packet::Icmp(error)) = packet::parse(&message) else {
+                panic!("{:?}", packet::parse(&message));
+            };
+            assert_eq!(error.kind, IcmpKind::PacketTooBig { mtu: 1300 });
+            let parse = |s: &str| s.parse::<SocketAddr>().expect("an address");
+            assert_eq!(
+                (error.tuple.local, error.tuple.remote),
+                (parse(local), parse(remote))
+            );
+        }
+    }
+}

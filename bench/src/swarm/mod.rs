@@ -13,10 +13,12 @@
 //! | module | one idea |
 //! |---|---|
 //! | [`world`] | from a seed to a network, its load and its faults |
+//! | `boxes` | middleboxes of the catalogue, and what they excuse |
 //! | `pick` | random choices |
 //! | [`run`] | one seed, run and judged |
 //! | [`soak`] | many seeds on many threads |
 
+mod boxes;
 mod pick;
 pub mod run;
 pub mod soak;
@@ -33,3 +35,7 @@ pub const FAULTS_MIN: u32 = 2;
 /// Virtual time without progress that is a stall. Faults last 3 s at the most, and
 /// retransmission timers back off to twice as long.
 pub const STALL: Duration = Duration::from_secs(100);
+
+/// The same where a middlebox may end the connection: user timeout, time without a subflow
+/// and time to close may pass one after the other.
+pub const STALL_BOXED: Duration = Duration::from_secs(300);

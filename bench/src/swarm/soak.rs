@@ -59,6 +59,10 @@ pub struct Summary {
     pub bytes: u64,
     /// Faults.
     pub faults: u64,
+    /// Seeds with a middlebox.
+    pub boxed: u64,
+    /// Seeds whose main connection a middlebox ended, with a reason, as RFC 8684 allows.
+    pub ended: u64,
     /// Seeds that failed, and why.
     pub failures: Vec<(u64, String)>,
 }
@@ -67,11 +71,14 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} seeds, {:.0} s simulated, {} MiB moved, {} faults, {} failures",
+            "{} seeds, {:.0} s simulated, {} MiB moved, {} faults, {} with middleboxes ({} of them ended early), \
+             {} failures",
             self.seeds,
             self.simulated.as_secs_f64(),
             self.bytes >> 20,
             self.faults,
+            self.boxed,
+            self.ended,
             self.failures.len()
         )
     }
@@ -117,6 +124,8 @@ fn work(plan: &Plan, start: Instant, next: &AtomicU64, summary: &Mutex<Summary>)
         total.simulated += report.simulated;
         total.bytes += report.bytes;
         total.faults += u64::from(report.faults);
+        total.boxed += u64::from(report.middlebox.is_some());
+        total.ended += u64::from(!report.finished);
         if let Some(progress) = plan.progress {
             line(progress, start, &total);
         }

@@ -8,6 +8,7 @@ use braid_dataplane::wire::types::AddressId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::boxes::{self, Boxes};
 use super::pick::{self, micros, millis, one, scale};
 use super::{EACH_WAY, FAULTS_MIN};
 use crate::sim::{
@@ -39,6 +40,7 @@ pub struct World {
     pub(super) main: Main,
     pub(super) others: Vec<Other>,
     pub(super) faults: Vec<Trigger>,
+    pub(super) boxes: Option<Boxes>,
 }
 
 /// The connection that every seed has.
@@ -179,6 +181,7 @@ pub fn build(seed: u64) -> World {
         (SOURCE, Role::Peer { send: SOURCE_BYTES }),
     ]);
     let first = rng.random_range(0..paths);
+    let boxes = boxes::place(&mut sim, &mut rng, &mut story, paths, first);
     story.push(format!(
         "main: {up} bytes up, {down} down, echo {echo}, first on link{first}"
     ));
@@ -200,6 +203,7 @@ pub fn build(seed: u64) -> World {
         main,
         others,
         faults,
+        boxes,
     }
 }
 
