@@ -29,6 +29,8 @@ const PROBE: i64 = 1;
 struct Flow {
     isn: Option<SeqNumber>,
     peer_isn: Option<SeqNumber>,
+    /// Another SYN of the peer: a new connection if it is answered, forged otherwise.
+    other_syn: Option<(SeqNumber, Option<u8>)>,
     shift: Option<u8>,
     peer_shift: Option<u8>,
     /// Furthest right edge that this host advertised.
@@ -122,12 +124,16 @@ impl View {
         let flow = self.flows.entry(tuple).or_default();
         if syn {
             if flow.isn.is_some_and(|isn| isn != tcp.seq) {
-                // A new connection of the same ports; what the peer's SYN said stays.
-                let peer = tcp.flags.contains(Flags::ACK);
+                // A new connection of the same ports.
+                let answers = |syn: &(SeqNumber, Option<u8>)| syn.0.0.wrapping_add(1) == tcp.ack.0;
+                let syn = flow.other_syn.filter(answers);
+                let syn = syn.or(flow
+                    .peer_isn
+                    .map(|isn| (isn, flow.peer_shift))
+                    .filter(answers));
                 *flow = Flow {
-                    peer_isn: flow.peer_isn.filter(|_| peer),
-                    peer_shift: flow.peer_shift.filter(|_| peer),
-                    peer_edge: flow.peer_edge.filter(|_| peer),
+                    peer_isn: syn.map(|s| s.0),
+                    peer_shift: syn.and_then(|s| s.1),
                     ..Flow::default()
                 };
             }
@@ -225,8 +231,9 @@ impl View {
         let syn = tcp.flags.contains(Flags::SYN);
         let flow = self.flows.entry(tuple).or_default();
         if syn {
-            if flow.peer_isn.is_some_and(|isn| isn != tcp.seq) && !tcp.flags.contains(Flags::ACK) {
-                *flow = Flow::default();
+            if flow.peer_isn.is_some_and(|isn| isn != tcp.seq) {
+                flow.other_syn = Some((tcp.seq, tcp.options.window_scale));
+                return;
             }
             flow.peer_isn = Some(tcp.seq);
             flow.peer_shift = tcp.options.window_scale;

@@ -118,7 +118,9 @@ impl World {
         self.move_data(faults)?;
         self.check_ends()?;
         let ended = self.main.client.get().closed != Some(CloseReason::Finished);
-        if *faults < FAULTS_MIN && !ended {
+        // Bytes behind a changed one are not counted, so faults may wait for them in vain.
+        let alters = self.boxes.as_ref().is_some_and(|b| b.alters);
+        if *faults < FAULTS_MIN && !ended && !alters {
             return Err(format!("only {faults} faults happened"));
         }
         Ok(())

@@ -81,7 +81,8 @@ impl Core {
             self.check_bare(cx, i, has_mptcp, acked);
         }
         if verdict.fin && self.subflows[i].death.is_none() {
-            self.check_bare_fin(cx, i, has_mptcp);
+            // As above: a FIN in the middle of a loss may have no room but for SACK blocks.
+            self.check_bare_fin(cx, i, has_mptcp || !packet.options.sack.is_empty());
             self.on_fin(i);
         }
         if verdict.fin_acked && self.mode == Mode::Tcp {
