@@ -10,6 +10,7 @@
 //! | [`report`] | what was found, as documents |
 //! | [`scenario`] | studies in the simulator |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
+//! | [`scenario`] | studies in the simulator: claims, tables, charts |
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;

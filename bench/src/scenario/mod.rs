@@ -1,6 +1,13 @@
-//! Studies in the simulator.
+//! Studies in the simulator: what algorithms claim, measured.
+//!
+//! Each study runs the engine on simulated networks over a fixed set of seeds and yields rows of
+//! figures. They are kept in `bench/docs` as a table and a chart; tests hold the figures against
+//! the claims and the table against what the code yields now.
 
+pub mod coupled;
 pub mod gauntlet_sim;
+pub mod report;
+pub mod schedulers;
 pub mod windows;
 
 use std::io;
@@ -16,6 +23,10 @@ pub enum Command {
     Gauntlet(gauntlet_sim::Arguments),
     /// The shared window, in the header only or in an option
     Windows(Output),
+    /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
+    Congestion(Output),
+    /// Schedulers against each other, on unequal, lossy and equal paths
+    Schedulers(Output),
 }
 
 /// Where a study's results go.
@@ -35,6 +46,8 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
         Command::Windows(output) => output.pin("windows.md", &windows::report()),
+        Command::Congestion(output) => output.emit(&coupled::study()),
+        Command::Schedulers(output) => output.emit(&schedulers::study()),
     }
 }
 
@@ -44,6 +57,14 @@ impl Output {
         match &self.write {
             Some(directory) => std::fs::write(directory.join(name), text)?,
             None => print!("{text}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn emit(&self, study: &report::Study) -> io::Result<ExitCode> {
+        match &self.write {
+            Some(dir) => study.write(dir)?,
+            None => print!("{}", study.markdown()),
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -28,6 +28,10 @@ pub enum Role {
     /// Sends nothing; reads and checks only as much as [`Outcomes::allow`] has granted, the
     /// slow reader that closes windows.
     Reader,
+    /// As `Peer`, but sends only what [`Outcomes::allow`] allows, and finishes after
+    /// [`Outcomes::end`]. Whoever says so gives the engine a reason to look
+    /// ([`super::Sim::order`]).
+    Metered,
 }
 
 /// What became of one end.
@@ -37,6 +41,10 @@ pub struct Outcome {
     pub established: bool,
     /// Bytes handed to the connection (or to all that share this outcome).
     pub sent: u64,
+    /// Bytes that a metered end may have sent by now.
+    pub allowed: u64,
+    /// A metered end finishes after them.
+    pub ended: bool,
     /// Bytes received that agree with the pattern.
     pub received: u64,
     /// Stream offset of the first byte that did not.
@@ -75,15 +83,21 @@ impl Outcomes {
         self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a [`Role::Reader`] read `bytes` more.
+    /// Lets a [`Role::Reader`] read, or a metered end send, `bytes` more.
     pub fn allow(&self, bytes: u64) {
         let mut outcome = self.lock();
         outcome.allowance = outcome.allowance.saturating_add(bytes);
+        outcome.allowed = outcome.allowed.saturating_add(bytes);
     }
 
     /// Stops a [`Role::Reader`] until it is allowed more.
     pub fn forbid(&self) {
         self.lock().allowance = 0;
+    }
+
+    /// A metered end finishes after what it was allowed.
+    pub fn end(&self) {
+        self.lock().ended = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -118,6 +132,7 @@ impl SimApp {
     fn may_send(&self) -> u64 {
         match self.role {
             Role::Echo | Role::Reader => 0,
+            Role::Metered => self.outcomes.lock().allowed,
             Role::Peer { send } => send,
             Role::Chat { rounds, bytes } => {
                 let asked = self.received / bytes.max(1) + 1;
@@ -140,7 +155,7 @@ impl Application for SimApp {
         }
         let mut allowance = match self.role {
             Role::Reader => outcome.allowance,
-            Role::Echo | Role::Peer { .. } | Role::Chat { .. } => u64::MAX,
+            Role::Echo | Role::Peer { .. } | Role::Chat { .. } | Role::Metered => u64::MAX,
         };
         while !rx.is_empty() && allowance > 0 {
             let bytes = rx.peek();
@@ -162,14 +177,16 @@ impl Application for SimApp {
             rx.consume(n);
         }
         outcome.eof = rx.eof();
-        outcome.allowance = allowance;
+        if self.role == Role::Reader {
+            outcome.allowance = allowance;
+        }
     }
 
     fn fill(&mut self, rx: &mut RecvStream, out: &mut [u8]) -> (usize, Sum) {
         let (n, sum) = match self.role {
             Role::Echo => self.echo.fill(rx, out),
             Role::Reader => (0, Sum::ZERO),
-            Role::Peer { .. } | Role::Chat { .. } => {
+            Role::Peer { .. } | Role::Chat { .. } | Role::Metered => {
                 let send = self.may_send();
                 let left = usize::try_from(send - self.sent).unwrap_or(usize::MAX);
                 let n = left.min(out.len());
@@ -189,6 +206,26 @@ impl Application for SimApp {
             }
             Role::Chat { rounds, bytes } if self.sent < rounds * bytes => SendState::Idle,
             Role::Peer { .. } | Role::Chat { .. } | Role::Reader => SendState::Finished,
+            Role::Metered => {
+                let outcome = self.outcomes.lock();
+                if self.sent < outcome.allowed {
+                    SendState::Ready
+                } else if outcome.ended {
+                    SendState::Finished
+                } else {
+                    SendState::Idle
+                }
+            }
+        }
+    }
+
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        match self.role {
+            Role::Echo => self.echo.backlog(rx),
+            Role::Reader => Some(0),
+            Role::Peer { .. } | Role::Chat { .. } | Role::Metered => {
+                Some(self.may_send() - self.sent)
+            }
         }
     }
 

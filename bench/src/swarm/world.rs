@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use braid_dataplane::mptcp::{ChecksumPolicy, MptcpConfig};
+use braid_dataplane::mptcp::{ChecksumPolicy, MptcpConfig, SchedulerKind};
 use braid_dataplane::tcp::CongestionKind;
 use braid_dataplane::wire::types::AddressId;
 use rand::rngs::StdRng;
@@ -220,10 +220,30 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
         recv_buffer_bytes: one(rng, &[32 << 10, 128 << 10, 1 << 20, 4 << 20]),
         send_buffer_bytes: one(rng, &[64 << 10, 256 << 10, 1 << 20, 4 << 20]),
         subflows_max: one(rng, &[2, 4, 8]),
+        scheduler: one(
+            rng,
+            &[
+                SchedulerKind::MinRtt,
+                SchedulerKind::RoundRobin,
+                SchedulerKind::Redundant,
+                SchedulerKind::Blest,
+                SchedulerKind::Ecf,
+            ],
+        ),
+        window_option: rng.random_bool(0.3),
         ..MptcpConfig::default()
     };
     let tcp = &mut mptcp.tcp;
-    tcp.congestion = one(rng, &[CongestionKind::Cubic, CongestionKind::NewReno]);
+    tcp.congestion = one(
+        rng,
+        &[
+            CongestionKind::Cubic,
+            CongestionKind::NewReno,
+            CongestionKind::Lia,
+            CongestionKind::Olia,
+            CongestionKind::Balia,
+        ],
+    );
     tcp.window_scale = rng.random_bool(0.9);
     tcp.timestamps = rng.random_bool(0.8);
     tcp.sack = rng.random_bool(0.85);
@@ -242,13 +262,14 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
 fn describe(config: &HostConfig) -> String {
     let (mptcp, tcp) = (&config.mptcp, &config.mptcp.tcp);
     format!(
-        "checksum {:?}, buffers {} in {} out, subflows {}, {:?}, wscale {}, timestamps {}, sack {}, \
+        "checksum {:?}, buffers {} in {} out, subflows {}, {:?}, {:?}, wscale {}, timestamps {}, sack {}, \
          pacing {}, hystart {}, frames {}, ring {}, join {}",
         mptcp.checksum,
         mptcp.recv_buffer_bytes,
         mptcp.send_buffer_bytes,
         mptcp.subflows_max,
         tcp.congestion,
+        mptcp.scheduler,
         tcp.window_scale,
         tcp.timestamps,
         tcp.sack,

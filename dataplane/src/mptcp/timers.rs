@@ -43,12 +43,16 @@ impl Core {
     }
 
     fn subflow_timer(&mut self, cx: &mut Cx<'_>, i: usize) {
-        let s = &mut self.subflows[i];
-        if s.death.is_some() {
+        if self.subflows[i].death.is_some() {
             return;
         }
-        let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
+        let due = self.subflows[i]
+            .tcp
+            .next_deadline()
+            .is_some_and(|at| at <= cx.now);
         if due {
+            self.couple(cx.now, i);
+            let s = &mut self.subflows[i];
             let verdict = s.tcp.on_timer(cx.now, cx.counters);
             if verdict.timed_out {
                 s.rst_unsent = true;
@@ -232,11 +236,7 @@ impl Core {
                 let holder = self
                     .subflows
                     .iter()
-                    .find(|s| {
-                        s.sent
-                            .iter()
-                            .any(|t| t.off <= head && head < t.off + u64::from(t.len))
-                    })
+                    .find(|s| s.holds(head).is_some())
                     .map(|s| s.id);
                 if let Some(end) = self.send.chunk(head).map(|c| c.end())
                     && self.subflows.len() > 1

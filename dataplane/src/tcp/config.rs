@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ecn::EcnPolicy;
+
 /// Which congestion controller a connection runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -14,6 +16,12 @@ pub enum CongestionKind {
     /// RFC 9438.
     #[default]
     Cubic,
+    /// RFC 6356: linked increases over the subflows of a connection.
+    Lia,
+    /// Khalili et al. 2012: opportunistic linked increases.
+    Olia,
+    /// Peng et al. 2016: balanced linked adaptation.
+    Balia,
 }
 
 /// Per-connection parameters. `Default` is a good Internet host.
@@ -33,6 +41,8 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer SACK (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnPolicy,
     /// Segments that may be outstanding: bounds the scoreboard.
     pub segments_max: u32,
     /// Congestion controller.
@@ -74,6 +84,7 @@ impl Default for TcpConfig {
             window_scale: true,
             timestamps: true,
             sack: true,
+            ecn: EcnPolicy::default(),
             segments_max: 16_384,
             congestion: CongestionKind::default(),
             pacing: true,

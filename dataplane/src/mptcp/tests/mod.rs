@@ -2,10 +2,13 @@
 
 mod basic;
 mod boxes;
+mod congestion;
 mod fallback;
 mod harness;
 mod paths;
 mod regressions;
+mod schedulers;
 mod swarm;
+mod v0;
 mod windows;
 mod wraps;
