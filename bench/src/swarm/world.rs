@@ -230,7 +230,6 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
                 SchedulerKind::Ecf,
             ],
         ),
-        window_option: rng.random_bool(0.3),
         ..MptcpConfig::default()
     };
     let tcp = &mut mptcp.tcp;
