@@ -182,7 +182,7 @@ impl Core {
     pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
         let change = FlowChange::Add(subflow.tuple(), subflow.id);
         cx.actions.flows.push(change);
-        self.subflowless_since = None;
+        // A join that is under way does not stop the clock: the peer may refuse for ever.
         self.subflows.push(subflow);
         self.subflows.len() - 1
     }
@@ -423,7 +423,7 @@ impl Core {
                 _ => CloseReason::PeerAbort,
             });
         }
-        self.subflowless_since = Some(cx.now);
+        self.subflowless_since.get_or_insert(cx.now);
     }
 
     pub(crate) fn state_name(&self) -> String {
