@@ -5,6 +5,7 @@
 //! the claims and the table against what the code yields now.
 
 pub mod coupled;
+pub mod gauntlet_sim;
 pub mod report;
 pub mod schedulers;
 pub mod windows;
@@ -18,6 +19,8 @@ use clap::{Args, Subcommand};
 /// A study to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Connections through every middlebox of the catalogue
+    Gauntlet(gauntlet_sim::Arguments),
     /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
     Congestion(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
@@ -41,6 +44,7 @@ pub struct Output {
 /// The results could not be written.
 pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
+        Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
         Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
         Command::Windows(output) => output.pin("windows.md", &windows::report()),
@@ -48,9 +52,10 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
 }
 
 impl Output {
-    fn pin(&self, file: &str, text: &str) -> io::Result<ExitCode> {
+    /// Prints a document or writes it into the directory.
+    fn pin(&self, name: &str, text: &str) -> io::Result<ExitCode> {
         match &self.write {
-            Some(dir) => std::fs::write(dir.join(file), text)?,
+            Some(directory) => std::fs::write(directory.join(name), text)?,
             None => print!("{text}"),
         }
         Ok(ExitCode::SUCCESS)

@@ -98,7 +98,8 @@ impl Core {
             self.check_bare(cx, i, has_mptcp, acked);
         }
         if verdict.fin && self.subflows[i].death.is_none() {
-            self.check_bare_fin(cx, i, has_mptcp);
+            // As above: a FIN in the middle of a loss may have no room but for SACK blocks.
+            self.check_bare_fin(cx, i, has_mptcp || !packet.options.sack.is_empty());
             self.on_fin(i);
         }
         let s = &mut self.subflows[i];
@@ -294,7 +295,7 @@ impl Core {
             self.confirm(cx, i);
         }
         if let Some(ack) = dss.data_ack {
-            self.on_data_ack(cx, i, ack);
+            self.on_data_ack(cx, i, ack, packet.window);
         }
         let mapping = match self.version.read_mapping(dss, self.checksum) {
             Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
@@ -394,7 +395,7 @@ impl Core {
         }
     }
 
-    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck) {
+    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck, window: u16) {
         let end = self.send.nxt() + u64::from(self.closing.fin().is_some());
         let Some(ack) = self.snd_space.offset(ack.value, ack.wide, self.send.una()) else {
             return;
@@ -405,8 +406,9 @@ impl Core {
         }
         self.subflows[i].confirmed = true;
         if !self.window.peer_speaks() {
-            // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
-            let window = u64::from(self.subflows[i].tcp.snd_wnd());
+            // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window
+            // of this segment: TCP keeps another if this one came late or was sent again.
+            let window = u64::from(self.subflows[i].tcp.scaled_window(window));
             self.snd_edge = self.snd_edge.max(ack + window);
         }
         if self.mode == Mode::Tcp {

@@ -183,6 +183,7 @@ impl Core {
     pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
         let change = FlowChange::Add(subflow.tuple(), subflow.id);
         cx.actions.flows.push(change);
+        // A join that is under way does not stop the clock: the peer may refuse for ever.
         self.subflows.push(subflow);
         self.subflows.len() - 1
     }

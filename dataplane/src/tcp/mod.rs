@@ -376,6 +376,12 @@ impl Tcp {
         self.snd_wnd
     }
 
+    /// The window field of a segment of the peer (not a SYN) in bytes.
+    #[must_use]
+    pub fn scaled_window(&self, field: u16) -> u32 {
+        u32::from(field) << self.snd_shift
+    }
+
     /// The right edge advertised so far.
     #[must_use]
     pub fn advertised_edge(&self) -> SeqNumber {
