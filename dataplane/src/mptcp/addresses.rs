@@ -105,12 +105,11 @@ impl Addresses {
     }
 
     /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
-    /// is announced again), unless the reset said that it was for lack of resources. An
+    /// is announced again), unless the reset said that the reason is transient. An
     /// endpoint that was joined before exists: its path is down and may come back, and the
     /// peer, who may not even know, would not announce it for that.
-    pub(crate) fn join_failed(&mut self, remote: SocketAddr, reason: Option<u8>) {
-        let transient =
-            reason == Some(reset_reason::LACK_OF_RESOURCES) || self.proven.contains(&remote);
+    pub(crate) fn join_failed(&mut self, remote: SocketAddr, transient: bool) {
+        let transient = transient || self.proven.contains(&remote);
         if !transient && !self.is_initial(remote) && !self.failed.contains(&remote) {
             if self.failed.len() == FAILED_MAX {
                 self.failed.remove(0);
@@ -196,12 +195,31 @@ impl Core {
             next: Some(cx.now),
         };
         match known {
-            // An identifier keeps its address; announced anew, it is sent anew.
-            Some(at) => list[at] = entry,
+            // Announced anew, it is sent anew.
+            Some(at) => {
+                let old = std::mem::replace(&mut list[at], entry);
+                if old.addr != addr && old.sent > 0 {
+                    self.withdraw_name(cx, id);
+                }
+            }
             None => list.push(entry),
         }
         self.name_local(id, addr);
         self.send_announcements(cx);
+    }
+
+    /// The peer is to forget what `id` named (RFC 8684 §3.4.1: before it names another
+    /// address): on the subflow that will carry the announcement, so that it stays first.
+    fn withdraw_name(&mut self, cx: &mut Cx<'_>, id: AddressId) {
+        let ids = AddressIds::single(id);
+        let told = self
+            .best_signal_subflow()
+            .is_some_and(|i| self.subflows[i].signal(MptcpOption::RemoveAddr { ids }));
+        cx.counters.inc(if told {
+            Counter::RmAddrTx
+        } else {
+            Counter::RmAddrTxDrop
+        });
     }
 
     /// Queues every ADD_ADDR that is due.
@@ -230,13 +248,7 @@ impl Core {
                         local.key, remote.key, entry.id, entry.addr, entry.port,
                     )),
                 };
-                let queued = subflow.is_some_and(|i| {
-                    let s = &mut self.subflows[i];
-                    s.signal(option) && {
-                        s.tcp.ack_now();
-                        true
-                    }
-                });
+                let queued = subflow.is_some_and(|i| self.subflows[i].signal(option));
                 cx.counters.inc(if queued {
                     Counter::AddAddrTx
                 } else {
@@ -298,7 +310,6 @@ impl Core {
         };
         let s = &mut self.subflows[i];
         let queued = s.signal(echo);
-        s.tcp.ack_now();
         let subflow = s.id;
         cx.counters.inc(if queued {
             Counter::EchoAddTx
@@ -384,7 +395,6 @@ impl Core {
             if let Some(i) = carrier
                 && self.subflows[i].signal(MptcpOption::RemoveAddr { ids })
             {
-                self.subflows[i].tcp.ack_now();
                 cx.counters.inc(Counter::RmAddrTx);
             } else {
                 // The last subflow goes with its address: its RST says enough.
@@ -415,7 +425,6 @@ impl Core {
             s.signals
                 .retain(|o| !matches!(o, MptcpOption::MpPrio { .. }));
             if s.signal(MptcpOption::MpPrio { backup }) {
-                s.tcp.ack_now();
                 cx.counters.inc(Counter::MPPrioTx);
             }
         }

@@ -125,7 +125,7 @@ impl Core {
     }
 
     /// MP_FAIL from the peer.
-    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
+    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize) {
         cx.counters.inc(Counter::MPFailRx);
         if self.mode == Mode::Tcp {
             // The answer to ours, or a repetition; ours was answered when we fell back.
@@ -134,7 +134,9 @@ impl Core {
             return;
         }
         if self.may_fall_back(i) {
-            // RFC 8684 §3.7: answered by MP_FAIL in the other direction.
+            // RFC 8684 §3.7: answered by MP_FAIL in the other direction, and so with a number
+            // of that direction.
+            let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
             let s = &mut self.subflows[i];
             s.fail = Some((dsn, 1));

@@ -14,7 +14,7 @@ use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{SegmentIn, Tcp, TcpConfig};
-use crate::wire::mptcp::{MpCapableFlags, MptcpOption};
+use crate::wire::mptcp::{MpCapableFlags, MptcpOption, subtype};
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::types::{AddressId, Key, Token};
@@ -63,6 +63,21 @@ fn acceptable_capable(packet: &TcpPacket, config: &MptcpConfig, exact: bool) -> 
                 && (config.checksum != ChecksumPolicy::Never
                     || !offer.flags.contains(MpCapableFlags::CHECKSUM))
         })
+}
+
+/// A MP_CAPABLE of impossible length: something on the path mutilates options, and would
+/// mutilate a repetition, too (RFC 8684 §3.1: no MPTCP then).
+fn is_corrupt(packet: &TcpPacket) -> bool {
+    let corrupt = |o: &MptcpOption| {
+        matches!(
+            o,
+            MptcpOption::Malformed {
+                subtype: subtype::MP_CAPABLE,
+                ..
+            }
+        )
+    };
+    packet.options.mptcp.iter().any(corrupt)
 }
 
 /// Settings of one subflow's TCP.
@@ -342,7 +357,7 @@ impl Core {
     }
 
     /// Only two packets may answer our SYN/ACK: one that names both keys, or the first bytes
-    /// without any option, which decides for TCP. Whatever else comes before is as good as
+    /// without any option or with a mutilated MP_CAPABLE, which decides for TCP. Whatever else comes before is as good as
     /// lost, and the peer repeats it: without the keys no DATA_ACK can be sent, a bare ACK
     /// would make the peer fall back (Linux judges by the first ACK it gets), and a
     /// handshake that TCP has completed but MPTCP has not would last for ever.
@@ -366,7 +381,8 @@ impl Core {
                 }
             )
         });
-        let decides = packet.seq == s.tcp.irs() + 1 && packet.options.mptcp.is_empty();
+        let decides = packet.seq == s.tcp.irs() + 1
+            && (packet.options.mptcp.is_empty() || is_corrupt(packet));
         !names_keys && !decides
     }
 
@@ -400,7 +416,7 @@ impl Core {
                 self.snd_edge = u64::from(self.subflows[i].tcp.snd_wnd());
             } else if keys.is_none()
                 && (packet.seq != self.subflows[i].tcp.irs() + 1
-                    || !packet.options.mptcp.is_empty())
+                    || !(packet.options.mptcp.is_empty() || is_corrupt(packet)))
             {
                 // Not the first bytes, or a packet that overtook the third one: options
                 // pass, and the keys will be repeated.

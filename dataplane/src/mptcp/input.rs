@@ -10,7 +10,7 @@ use crate::counters::Counter;
 use crate::tcp::{ResetCause, SegmentIn, State};
 use crate::wire::icmp::{IcmpError, IcmpKind};
 use crate::wire::mptcp::{
-    DataAck, Dss, DssMapping, MptcpOption, reset_reason, verify_dss_checksum,
+    DataAck, Dss, DssMapping, MptcpOption, RESET_TRANSIENT, reset_reason, verify_dss_checksum,
 };
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::Flags;
@@ -114,8 +114,9 @@ impl Core {
         let mut fastclose = false;
         for option in &packet.options.mptcp {
             match *option {
-                MptcpOption::TcpRst { reason: r, .. } => {
+                MptcpOption::TcpRst { flags, reason: r } => {
                     cx.counters.inc(Counter::MPRstRx);
+                    self.subflows[i].reset_transient = flags & RESET_TRANSIENT != 0;
                     reason = Some(r);
                 }
                 MptcpOption::FastClose { receiver_key } => {
@@ -206,7 +207,7 @@ impl Core {
                 }
                 MptcpOption::RemoveAddr { ids } if self.is_mptcp() => self.on_remove_addr(cx, ids),
                 MptcpOption::MpPrio { backup } if self.is_mptcp() => self.on_prio(cx, i, backup),
-                MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::MpFail { .. } => self.on_mp_fail(cx, i),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
                 {

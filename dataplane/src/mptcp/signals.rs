@@ -12,16 +12,57 @@ use crate::counters::Counter;
 use crate::io::Tx;
 use crate::offload::header::TcpHeaderOut;
 use crate::tcp::{Control, State};
+use crate::time::{Duration, Instant};
 use crate::wire::mptcp::{DssMapping, MptcpOption};
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
 
-/// Signals beyond the first on one subflow per turn: RFC 8684 §3 asks for no more than two
-/// duplicate ACKs in a row.
-const SIGNALS_PER_TURN: usize = 2;
+/// RFC 8684 §3: no more than two duplicate ACKs in a row only to carry signals.
+const SIGNALS_IN_ROW_MAX: u8 = 2;
+/// Shortest pause after them; a round trip otherwise.
+const SIGNAL_PAUSE_MIN: Duration = Duration::from_millis(10);
 /// Until so much was received, every ACK carries a DATA_ACK; then it may give way to SACK
 /// blocks when it says nothing new.
 const DATA_ACK_ALWAYS_BYTES: u64 = 256 << 10;
+
+/// Duplicate ACKs that were sent in a row for the sake of signals.
+#[derive(Debug, Default)]
+pub(crate) struct SignalRun {
+    sent: u8,
+    /// What they acknowledged: with another number a new row starts.
+    ack: SeqNumber,
+    last: Instant,
+}
+
+impl Subflow {
+    /// When the next queued signal may leave. After a round trip in which nothing came the
+    /// peer has nothing in flight that it could think lost.
+    pub(crate) fn signal_due(&self) -> Option<Instant> {
+        if self.signals.is_empty() {
+            return None;
+        }
+        let run = &self.signal_run;
+        if run.sent < SIGNALS_IN_ROW_MAX || run.ack != self.tcp.rcv_nxt() {
+            return Some(Instant::ZERO);
+        }
+        let pause = self.tcp.srtt().unwrap_or_else(|| self.tcp.rto());
+        Some(run.last + pause.max(SIGNAL_PAUSE_MIN))
+    }
+
+    fn take_signal(&mut self, now: Instant) -> Option<MptcpOption> {
+        let due = self.signal_due()?;
+        if due > now {
+            return None;
+        }
+        let (run, ack) = (&mut self.signal_run, self.tcp.rcv_nxt());
+        if run.ack != ack || run.sent >= SIGNALS_IN_ROW_MAX {
+            run.sent = 0;
+        }
+        run.sent += 1;
+        (run.ack, run.last) = (ack, now);
+        self.signals.pop_front()
+    }
+}
 
 impl Core {
     /// Established subflows, those in good order first.
@@ -85,7 +126,6 @@ impl Core {
             return false;
         }
         let port = self.subflows[i].path.port;
-        let mut signals_left = SIGNALS_PER_TURN;
         let mut spare = None;
         loop {
             if sink.room(port) == 0 {
@@ -138,12 +178,12 @@ impl Core {
                         self.send_empty(cx, sink, i, frame, una - 1, Flags::ACK, None)
                     } else if let Some(fin) = self.take_data_fin_mapping(i) {
                         self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, Some(fin))
-                    } else if self.subflows[i].signals.is_empty() {
+                    } else if self.owes_keys(i)
+                        || self.subflows[i].signal_due().is_none_or(|at| at > cx.now)
+                    {
+                        // Signals wait for the keys, and for their turn.
                         return false;
-                    } else if signals_left == 0 {
-                        return true;
                     } else {
-                        signals_left -= 1;
                         let signal = self.next_signal(cx, i);
                         self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, signal)
                     }
@@ -280,7 +320,7 @@ impl Core {
             return self.capable_ack(cx.config, None);
         }
         self.next_fail(i)
-            .or_else(|| self.subflows[i].signals.pop_front())
+            .or_else(|| self.subflows[i].take_signal(cx.now))
     }
 
     /// A segment without payload.
@@ -346,7 +386,12 @@ impl Core {
 
 /// Writes a segment without payload.
 fn emit(s: &Subflow, frame: &mut Frame, header: &TcpHeaderOut, options: &OptionsBuf) {
-    debug_assert!(s.tcp.state() != State::SynSent || header.flags.contains(Flags::SYN));
+    // RFC 9293 §3.10.7.3: before the SYN is answered only a RST may go besides it.
+    debug_assert!(
+        s.tcp.state() != State::SynSent
+            || header.flags.contains(Flags::SYN)
+            || header.flags.contains(Flags::RST)
+    );
     let Some(out) = frame.buffer_mut() else {
         debug_assert!(false, "a fresh frame is in flight");
         return;

@@ -18,6 +18,7 @@ use super::sendqueue::SendQueue;
 use super::subflow::{Death, Subflow};
 use crate::counters::Counter;
 use crate::time::{Duration, Instant};
+use crate::wire::mptcp::reset_reason;
 use crate::wire::types::FourTuple;
 
 /// Closed subflows that `info` still lists.
@@ -356,8 +357,10 @@ impl Core {
             return;
         }
         if !s.initial && !s.was_established {
-            self.addresses
-                .join_failed(s.tuple().remote, s.death.and_then(|d| d.reset_reason));
+            // RFC 8684 §3.6: T, or a reason that passes by its nature.
+            let reason = s.death.and_then(|d| d.reset_reason);
+            let transient = s.reset_transient || reason == Some(reset_reason::LACK_OF_RESOURCES);
+            self.addresses.join_failed(s.tuple().remote, transient);
         }
         if !self.subflows.is_empty() {
             return;

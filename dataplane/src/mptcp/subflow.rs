@@ -9,6 +9,7 @@ use super::info::Totals;
 use super::mapping::RxMappings;
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::sendqueue::{Chunk, SendQueue};
+use super::signals::SignalRun;
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{MapRef, State, Tcp};
 use crate::time::Instant;
@@ -138,6 +139,8 @@ pub(crate) struct Subflow {
     pub(crate) data_ack_sent: u64,
     /// Signals to send.
     pub(crate) signals: VecDeque<MptcpOption>,
+    /// How many went in a row.
+    pub(crate) signal_run: SignalRun,
     /// Send an empty DSS with the DATA_FIN.
     pub(crate) data_fin_due: bool,
     /// This side asked for backup use.
@@ -162,6 +165,8 @@ pub(crate) struct Subflow {
     pub(crate) rst_unsent: bool,
     /// The RST also carries MP_FASTCLOSE.
     pub(crate) reset_fastclose: bool,
+    /// The peer's RST said that its reason is transient.
+    pub(crate) reset_transient: bool,
     /// It reached `Established`.
     pub(crate) was_established: bool,
     /// Dead: removed at the end of the call.
@@ -207,6 +212,7 @@ impl Subflow {
             dss_seen: false,
             data_ack_sent: 0,
             signals: VecDeque::new(),
+            signal_run: SignalRun::default(),
             data_fin_due: false,
             backup_local,
             backup_remote: false,
@@ -219,6 +225,7 @@ impl Subflow {
             reset_fail: None,
             rst_unsent: false,
             reset_fastclose: false,
+            reset_transient: false,
             was_established: false,
             death: None,
             totals: Totals::default(),

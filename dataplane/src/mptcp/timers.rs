@@ -353,6 +353,8 @@ impl Core {
                     tcp,
                     s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
+                    s.signal_due()
+                        .filter(|at| *at > Instant::ZERO && !s.port_down),
                 ]
             });
         subflows
