@@ -10,25 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::thread;
 
+use braid_bench::script::checklist::{Checklist, DOCUMENT, find_scripts};
 use braid_bench::script::{run, syntax};
 
-fn scripts_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
-}
-
-fn find(dir: &Path, into: &mut Vec<PathBuf>) {
-    let mut entries: Vec<PathBuf> = fs::read_dir(dir)
-        .unwrap_or_else(|e| panic!("{}: {e}", dir.display()))
-        .map(|entry| entry.expect("a directory entry").path())
-        .collect();
-    entries.sort();
-    for path in entries {
-        if path.is_dir() {
-            find(&path, into);
-        } else if path.extension().is_some_and(|e| e == "script") {
-            into.push(path);
-        }
-    }
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 fn play(path: &Path, lib: &Path) -> Result<(), String> {
@@ -39,10 +25,9 @@ fn play(path: &Path, lib: &Path) -> Result<(), String> {
 
 #[test]
 fn every_script_passes() {
-    let dir = scripts_dir();
+    let dir = root().join("bench/tests/scripts");
     let lib = dir.join("lib");
-    let mut paths = Vec::new();
-    find(&dir, &mut paths);
+    let mut paths = find_scripts(&dir).expect("the scripts are there");
     let filter = std::env::var("SCRIPT").unwrap_or_default();
     paths.retain(|p| p.to_string_lossy().contains(&filter));
     assert!(!paths.is_empty(), "no script matches `{filter}`");
@@ -75,5 +60,23 @@ fn every_script_passes() {
         "{} of {count} scripts failed:\n\n{}\n",
         failures.len(),
         failures.join("\n\n")
+    );
+}
+
+#[test]
+fn every_requirement_is_settled_or_listed() {
+    let root = root();
+    let faults = Checklist::load(&root).expect("the lists").faults(&root);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_table_is_fresh() {
+    let root = root();
+    let wanted = Checklist::load(&root).expect("the lists").render();
+    let kept = fs::read_to_string(root.join(DOCUMENT)).unwrap_or_default();
+    assert!(
+        wanted == kept,
+        "{DOCUMENT} is stale: `braid-bench sim-report rfc8684 --write bench/docs`"
     );
 }

@@ -226,17 +226,10 @@ impl Run {
                 let reason = reason.map_err(|e| e.to_string())?;
                 check(a.word(0, "the reason")?, &text_of(&reason), "the reason")
             }
-            "open" => check(
-                "null",
-                &format!(
-                    "{}",
-                    match self.app.lock().closed {
-                        None => "null".to_owned(),
-                        Some(reason) => reason.to_string(),
-                    }
-                ),
-                "the reason",
-            ),
+            "open" => match self.app.lock().closed {
+                None => Ok(()),
+                Some(reason) => Err(format!("it is closed: {reason}")),
+            },
             "counter" => self.counter(a),
             "event" => self.event(a),
             "noevent" => {

@@ -20,6 +20,7 @@
 
 mod app;
 mod calls;
+pub mod checklist;
 mod host;
 mod keys;
 mod options;

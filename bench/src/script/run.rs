@@ -328,7 +328,6 @@ impl Run {
 
     /// Keys, nonces and numbers that a packet of the engine shows.
     fn learn(&mut self, path: usize, segment: &Segment) {
-        let client = self.client;
         let flow = &mut self.flows[path];
         if segment.flags & 2 != 0 {
             flow.irs = Some(segment.seq);
@@ -353,12 +352,11 @@ impl Run {
             }
             match (body.first().map_or(0xff, |b| b >> 4), body.len()) {
                 // The sender's key is the first one.
-                (0, 10 | 18 | 20 | 22) if path == 0 || client => {
+                (0, 10 | 18 | 20 | 22) => {
                     let key = body[2..10].try_into().expect("8 bytes");
                     self.key_braid.get_or_insert(u64::from_be_bytes(key));
                 }
-                (1, 10) => flow.nonce_braid = tail(body),
-                (1, 14) => flow.nonce_braid = tail(body),
+                (1, 10 | 14) => flow.nonce_braid = tail(body),
                 _ => {}
             }
         }
@@ -499,9 +497,7 @@ fn stream_offset(seq: u32, options: &[(bool, OptionText)]) -> u64 {
     let by_mapping = options.iter().find_map(|(_, o)| {
         let dsn = number(o.get("dsn").or(o.get("dsn4"))?).ok()?;
         let ssn = number(o.get("ssn")?).ok()?;
-        let len = number(o.get("len")?).ok()?;
-        // An infinite mapping maps the same way.
-        let _ = len;
+        // An infinite mapping, of length 0, maps the same way.
         Some(
             dsn.wrapping_add(u64::from(seq))
                 .wrapping_sub(ssn)
