@@ -1,4 +1,5 @@
-//! `braid-bench`: peers on kernel sockets and the demonstration.
+//! `braid-bench`: peers on kernel sockets, the demonstration, and studies in the
+//! simulator.
 
 use std::process::ExitCode;
 
@@ -20,24 +21,16 @@ enum Command {
     /// A kernel MPTCP client and braid's echo service over two paths (root; scripts/demo
     /// builds everything and calls this)
     Demo(braid_bench::demo::Arguments),
-    /// Tables of what the tests prove
+    /// Studies in the simulator, as tables and charts
     #[command(subcommand)]
-    SimReport(SimReport),
-}
-
-#[derive(Subcommand)]
-enum SimReport {
-    /// RFC 8684: requirement, test, result (in the root of the sources)
-    Rfc8684(braid_bench::script::checklist::Output),
+    SimReport(braid_bench::scenario::Command),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
-        Command::SimReport(SimReport::Rfc8684(output)) => {
-            braid_bench::script::checklist::report(&output)
-        }
+        Command::SimReport(command) => braid_bench::scenario::run(command),
     };
     result.unwrap_or_else(|e| {
         eprintln!("braid-bench: {e}");

@@ -117,12 +117,8 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.scheduler: \"blest\" is not available in this version; allowed: min-rtt",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\ncongestion = \"lia\"\n",
-        "t.toml:4: mptcp.congestion: \"lia\" is not available in this version; allowed: reno, cubic",
-    ),
-    (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\ncongestion = \"bbr\"\n",
-        "t.toml:4: mptcp.congestion: \"bbr\" is not known; allowed: reno, cubic",
+        "t.toml:4: mptcp.congestion: \"bbr\" is not known; allowed: reno, cubic, lia, olia, balia",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\nallow-v0 = true\n",
@@ -332,6 +328,20 @@ fn values_arrive() {
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
     assert_eq!(c.services[0].listen_line, 36);
     assert_eq!(c.interfaces[0].line, 13);
+}
+
+#[test]
+fn every_congestion_control_can_be_chosen() {
+    for (word, kind) in [
+        ("reno", CongestionKind::NewReno),
+        ("cubic", CongestionKind::Cubic),
+        ("lia", CongestionKind::Lia),
+        ("olia", CongestionKind::Olia),
+        ("balia", CongestionKind::Balia),
+    ] {
+        let c = parse(&FULL.replace("\"cubic\"", &format!("\"{word}\""))).unwrap();
+        assert_eq!(c.mptcp.congestion, kind);
+    }
 }
 
 #[test]

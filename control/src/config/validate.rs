@@ -431,9 +431,9 @@ impl<'a> Validator<'a> {
                 &[
                     ("reno", Is(CongestionKind::NewReno)),
                     ("cubic", Is(CongestionKind::Cubic)),
-                    ("lia", Later),
-                    ("olia", Later),
-                    ("balia", Later),
+                    ("lia", Is(CongestionKind::Lia)),
+                    ("olia", Is(CongestionKind::Olia)),
+                    ("balia", Is(CongestionKind::Balia)),
                 ],
             )?,
             pacing: raw.pacing.unwrap_or(true),

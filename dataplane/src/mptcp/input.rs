@@ -39,6 +39,7 @@ impl Core {
             cx.counters.inc(Counter::MPCapableEarlyDrop);
             return;
         }
+        self.couple(cx.now, i);
         let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
         let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));

@@ -32,6 +32,7 @@
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
 //! | `output`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
+//! | `coupling` | what a subflow's congestion controller knows of the others |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
 //! Invariants:
@@ -47,6 +48,7 @@ mod api;
 mod close;
 mod config;
 mod connection;
+mod coupling;
 mod dsn;
 mod event;
 mod fallback;

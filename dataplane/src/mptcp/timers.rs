@@ -43,12 +43,16 @@ impl Core {
     }
 
     fn subflow_timer(&mut self, cx: &mut Cx<'_>, i: usize) {
-        let s = &mut self.subflows[i];
-        if s.death.is_some() {
+        if self.subflows[i].death.is_some() {
             return;
         }
-        let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
+        let due = self.subflows[i]
+            .tcp
+            .next_deadline()
+            .is_some_and(|at| at <= cx.now);
         if due {
+            self.couple(cx.now, i);
+            let s = &mut self.subflows[i];
             let verdict = s.tcp.on_timer(cx.now, cx.counters);
             if verdict.timed_out {
                 s.rst_unsent = true;

@@ -142,6 +142,7 @@ impl Tcp {
         }
         verdict.acked_bytes = bytes;
         self.totals.bytes_acked += u64::from(bytes);
+        self.congestion.on_delivered(bytes);
     }
 
     /// Eifel (RFC 3522): the echoed timestamp is older than the retransmission, so the original

@@ -14,6 +14,12 @@ pub enum CongestionKind {
     /// RFC 9438.
     #[default]
     Cubic,
+    /// RFC 6356: linked increases over the subflows of a connection.
+    Lia,
+    /// Khalili et al. 2012: opportunistic linked increases.
+    Olia,
+    /// Peng et al. 2016: balanced linked adaptation.
+    Balia,
 }
 
 /// Per-connection parameters. `Default` is a good Internet host.

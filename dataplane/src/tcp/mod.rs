@@ -64,6 +64,7 @@ mod window;
 mod tests;
 
 pub use config::{CongestionKind, TcpConfig};
+pub(crate) use congestion::coupled::Siblings;
 pub use info::TcpInfo;
 pub use segment::{
     Control, HeaderFields, MapRef, ResetCause, RxChunk, SegmentIn, SynFields, TimerVerdict,

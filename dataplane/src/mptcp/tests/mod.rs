@@ -2,6 +2,7 @@
 
 mod basic;
 mod boxes;
+mod congestion;
 mod fallback;
 mod harness;
 mod paths;

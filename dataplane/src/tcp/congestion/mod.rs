@@ -3,16 +3,27 @@
 //! A controller decides how the window grows outside recovery and how far it falls at a
 //! congestion event. What happens during recovery is PRR's (`prr`), slow start and its exit are
 //! common to all (`hystart`). Everything counts bytes.
+//!
+//! The coupled controllers know the other subflows of their MPTCP connection by what `coupled`
+//! sums up of them; with no others, each is NewReno.
 
+mod balia;
+pub(crate) mod coupled;
 mod cubic;
 mod hystart;
+mod lia;
 mod newreno;
+mod olia;
 
 use core::time::Duration;
 
+use self::balia::Balia;
+use self::coupled::Coupling;
 use self::cubic::Cubic;
 use self::hystart::HyStart;
+use self::lia::Lia;
 use self::newreno::NewReno;
+use self::olia::Olia;
 use super::config::CongestionKind;
 use crate::time::Instant;
 
@@ -69,12 +80,23 @@ trait Controller {
     fn on_undo(&mut self);
     /// Until `now` the window was not in use: nothing was sent, or less than it allowed.
     fn on_unused(&mut self, now: Instant);
+    /// How the other subflows of the connection are, for who is coupled to them.
+    fn set_coupling(&mut self, _coupling: Coupling) {}
+    /// Bytes were cumulatively acknowledged, in whatever state.
+    fn on_delivered(&mut self, _bytes: u32) {}
+    /// Bytes delivered between losses, for who measures it.
+    fn loss_interval(&self) -> u64 {
+        0
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Algorithm {
     NewReno(NewReno),
     Cubic(Cubic),
+    Lia(Lia),
+    Olia(Olia),
+    Balia(Balia),
 }
 
 macro_rules! dispatch {
@@ -82,6 +104,9 @@ macro_rules! dispatch {
         match $self {
             Algorithm::NewReno($c) => $e,
             Algorithm::Cubic($c) => $e,
+            Algorithm::Lia($c) => $e,
+            Algorithm::Olia($c) => $e,
+            Algorithm::Balia($c) => $e,
         }
     };
 }
@@ -110,6 +135,9 @@ impl Congestion {
             algorithm: match kind {
                 CongestionKind::NewReno => Algorithm::NewReno(NewReno::default()),
                 CongestionKind::Cubic => Algorithm::Cubic(Cubic::default()),
+                CongestionKind::Lia => Algorithm::Lia(Lia::default()),
+                CongestionKind::Olia => Algorithm::Olia(Olia::default()),
+                CongestionKind::Balia => Algorithm::Balia(Balia::default()),
             },
             hystart: hystart.then(HyStart::default),
             paced,
@@ -219,10 +247,34 @@ impl Congestion {
             .max(1)
     }
 
+    /// Whether the controller makes use of [`Self::set_coupling`].
+    pub(super) fn is_coupled(&self) -> bool {
+        match self.algorithm {
+            Algorithm::NewReno(_) | Algorithm::Cubic(_) => false,
+            Algorithm::Lia(_) | Algorithm::Olia(_) | Algorithm::Balia(_) => true,
+        }
+    }
+
+    pub(super) fn set_coupling(&mut self, coupling: Coupling) {
+        dispatch!(&mut self.algorithm, c => c.set_coupling(coupling));
+    }
+
+    /// Bytes were cumulatively acknowledged.
+    pub(super) fn on_delivered(&mut self, bytes: u32) {
+        dispatch!(&mut self.algorithm, c => c.on_delivered(bytes));
+    }
+
+    pub(super) fn loss_interval(&self) -> u64 {
+        dispatch!(&self.algorithm, c => c.loss_interval())
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self.algorithm {
             Algorithm::NewReno(_) => "reno",
             Algorithm::Cubic(_) => "cubic",
+            Algorithm::Lia(_) => "lia",
+            Algorithm::Olia(_) => "olia",
+            Algorithm::Balia(_) => "balia",
         }
     }
 }
@@ -300,6 +352,61 @@ mod tests {
         assert_eq!(c.window_after_idle(rto * 2, rto), 25 * MSS);
         c.restart_after_idle(Instant::ZERO + rto * 100, rto * 100, rto);
         assert_eq!(c.window.cwnd, 10 * MSS);
+    }
+
+    /// A connection of one subflow, or one that fell back, is one TCP.
+    #[test]
+    fn without_siblings_the_coupled_are_newreno() {
+        for kind in [
+            CongestionKind::Lia,
+            CongestionKind::Olia,
+            CongestionKind::Balia,
+        ] {
+            let mut reno = Congestion::new(CongestionKind::NewReno, MSS, true, true);
+            let mut coupled = Congestion::new(kind, MSS, true, true);
+            assert!(coupled.is_coupled() && !reno.is_coupled());
+            for step in 0..2000u32 {
+                let siblings = coupled::Siblings::default();
+                let rtt = Some(Duration::from_millis(10));
+                coupled.set_coupling(Coupling { rtt, siblings });
+                for c in [&mut reno, &mut coupled] {
+                    c.on_delivered(step % 1500);
+                    c.on_ack(&ack(step % 1500));
+                    let flight = c.window.cwnd;
+                    match step {
+                        700 => c.on_timeout(flight, true),
+                        900 => c.undo(),
+                        _ if step % 300 == 299 => c.on_congestion_event(flight),
+                        _ => continue,
+                    }
+                    c.window.cwnd = c.window.ssthresh;
+                }
+                let (a, b) = (&reno.window, &coupled.window);
+                assert_eq!(
+                    (a.cwnd, a.ssthresh),
+                    (b.cwnd, b.ssthresh),
+                    "{kind:?} {step}"
+                );
+            }
+        }
+    }
+
+    /// RFC 6356 §3: slow start is not coupled.
+    #[test]
+    fn slow_start_is_uncoupled() {
+        for kind in [
+            CongestionKind::Lia,
+            CongestionKind::Olia,
+            CongestionKind::Balia,
+        ] {
+            let mut c = Congestion::new(kind, MSS, false, true);
+            c.set_coupling(coupled::tests::coupling(
+                10,
+                &[coupled::tests::path(1000, 1, 1 << 30)],
+            ));
+            c.on_ack(&ack(10 * MSS));
+            assert_eq!(c.window.cwnd, 20 * MSS, "{kind:?}");
+        }
     }
 
     #[test]

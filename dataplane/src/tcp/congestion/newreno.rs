@@ -10,6 +10,12 @@ pub(super) struct NewReno {
     credit: u32,
 }
 
+/// Half of what is in use. The flight can exceed the window for a moment; half of the window is
+/// the meant quantity then.
+pub(super) fn half(window: &Window, in_flight: u32) -> u32 {
+    in_flight.min(window.cwnd) / 2
+}
+
 impl Controller for NewReno {
     fn on_ack(&mut self, ack: &AckSample, window: &mut Window) {
         self.credit = self.credit.saturating_add(ack.acked);
@@ -21,9 +27,8 @@ impl Controller for NewReno {
 
     fn on_congestion_event(&mut self, window: &Window, in_flight: u32) -> u32 {
         self.credit = 0;
-        // RFC 5681 §3.1 (4): max(FlightSize / 2, 2*SMSS). The flight can exceed the window
-        // for a moment; half of the window is the meant quantity then.
-        (in_flight.min(window.cwnd) / 2).max(2 * window.mss)
+        // RFC 5681 §3.1 (4): max(FlightSize / 2, 2*SMSS).
+        half(window, in_flight).max(2 * window.mss)
     }
 
     fn on_timeout(&mut self, window: &Window, in_flight: u32) -> u32 {

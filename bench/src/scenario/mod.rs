@@ -1,0 +1,53 @@
+//! Studies in the simulator: what algorithms claim, measured.
+//!
+//! Each study runs the engine on simulated networks over a fixed set of seeds and yields rows of
+//! figures. They are kept in `bench/docs` as a table and a chart; tests hold the figures against
+//! the claims and the table against what the code yields now.
+
+pub mod coupled;
+pub mod report;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+/// A study to run.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
+    Congestion(Output),
+    /// RFC 8684: requirement, test, result (run it in the root of the sources)
+    Rfc8684(crate::script::checklist::Output),
+}
+
+/// Where a study's results go.
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Write the table (.md) and the chart (.svg) to this directory instead of printing the
+    /// table
+    #[arg(long, value_name = "DIR")]
+    write: Option<PathBuf>,
+}
+
+/// Runs a study.
+///
+/// # Errors
+/// The results could not be written.
+pub fn run(command: Command) -> io::Result<ExitCode> {
+    match command {
+        Command::Congestion(output) => output.emit(&coupled::study()),
+        Command::Rfc8684(output) => crate::script::checklist::report(&output),
+    }
+}
+
+impl Output {
+    fn emit(&self, study: &report::Study) -> io::Result<ExitCode> {
+        match &self.write {
+            Some(dir) => study.write(dir)?,
+            None => print!("{}", study.markdown()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
