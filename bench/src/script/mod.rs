@@ -27,5 +27,7 @@ mod options;
 mod run;
 mod segment;
 pub mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use run::run;

@@ -168,10 +168,17 @@ pub struct Script {
 /// # Errors
 /// `file:line: what is wrong`.
 pub fn load(file: &Path, lib: &Path) -> Result<Script, String> {
+    parse(file, &read(file)?, lib)
+}
+
+/// Understands a script's text; `file` only names it.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(file: &Path, text: &str, lib: &Path) -> Result<Script, String> {
     let mut steps = Vec::new();
-    let text = read(file)?;
-    let header = header(&text).map_err(|e| format!("{}: {e}", file.display()))?;
-    add(file, &text, lib, 0, &mut steps)?;
+    let header = header(text).map_err(|e| format!("{}: {e}", file.display()))?;
+    add(file, text, lib, 0, &mut steps)?;
     Ok(Script { header, steps })
 }
 
