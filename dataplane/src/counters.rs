@@ -35,6 +35,8 @@ counters! {
     MPCapableSYNACKRX,
     /// Third ACK with MP_CAPABLE received.
     MPCapableACKRX,
+    /// SYN with a MP_CAPABLE of version 0 whose flag B is set: ignored.
+    MPCapableSYNIgnored,
     /// Segment dropped: it overtook the one that names the keys.
     MPCapableEarlyDrop,
     /// Server fell back: the third ACK had no MP_CAPABLE.
@@ -219,7 +221,27 @@ counters! {
     OutOfWindowIcmps,
     /// Blackhole detection lowered the segment size.
     TCPMTUPFail,
-    /// Segments with the URG flag.
+    /// Connections established with ECN (RFC 3168).
+    TCPEcnEstab,
+    /// SYN sent again without asking for ECN.
+    TCPEcnFallback,
+    /// Window lowered because the peer echoed congestion marks.
+    TCPEcnReduced,
+    /// Segments acknowledged by ACKs that echo a congestion mark.
+    TCPDeliveredCE,
+    /// Fast Open: data of our SYN was taken.
+    TCPFastOpenActive,
+    /// Fast Open: data of our SYN was not taken, or not all of it.
+    TCPFastOpenActiveFail,
+    /// Fast Open: data of a SYN taken.
+    TCPFastOpenPassive,
+    /// Fast Open: a SYN's cookie was not valid.
+    TCPFastOpenPassiveFail,
+    /// Fast Open: data of a SYN not taken, too many handshakes are pending.
+    TCPFastOpenListenOverflow,
+    /// Fast Open: a cookie was asked for, here or by us.
+    TCPFastOpenCookieReqd,
+    /// Segments with the URG flag; their data stays in the stream.
     TCPUrgent,
     // --- engine: drops with their reason ---
     /// Frame that does not parse as a packet of ours.
@@ -248,13 +270,26 @@ counters! {
     TimeWaitOverflow,
     /// SYN reused a TIME-WAIT flow.
     TimeWaitRecycled,
+    // --- ECN field of received TCP segments ---
+    /// ECT(1).
+    InECT1Pkts,
+    /// ECT(0).
+    InECT0Pkts,
+    /// Congestion Experienced.
+    InCEPkts,
     // --- frames and bytes ---
     /// No free frame when one was needed for transmission.
     TxNoFrame,
+    /// Bursts of several segments handed to a port that segments.
+    TxBursts,
     /// Transmit ring full.
     TxRingFull,
     /// Transmit refused: no carrier.
     TxNoCarrier,
+    /// Scheduler left room unused to wait for a faster subflow.
+    SchedulerWait,
+    /// Segments sent a second time on purpose, by the redundant scheduler.
+    RedundantTx,
     /// Payload copied to resend: its frame was still in a TX ring.
     TxRecopyInFlight,
     /// Payload copied to resend: header length differs.

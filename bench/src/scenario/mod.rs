@@ -6,6 +6,7 @@
 
 pub mod coupled;
 pub mod report;
+pub mod schedulers;
 
 use std::io;
 use std::path::PathBuf;
@@ -18,6 +19,8 @@ use clap::{Args, Subcommand};
 pub enum Command {
     /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
     Congestion(Output),
+    /// Schedulers against each other, on unequal, lossy and equal paths
+    Schedulers(Output),
     /// RFC 8684: requirement, test, result (run it in the root of the sources)
     Rfc8684(crate::script::checklist::Output),
 }
@@ -38,6 +41,7 @@ pub struct Output {
 pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Congestion(output) => output.emit(&coupled::study()),
+        Command::Schedulers(output) => output.emit(&schedulers::study()),
         Command::Rfc8684(output) => crate::script::checklist::report(&output),
     }
 }

@@ -77,6 +77,8 @@ impl Setup {
                     other => return Err(format!("there is no checksum policy `{other}`")),
                 }
             }
+            "fast-open" => config.fast_open = yes(value)?,
+            "allow-v0" => config.allow_v0 = yes(value)?,
             "deny-join-initial" => config.deny_join_initial = yes(value)?,
             "capable-syns" => config.capable_syns = small(value)?,
             "recv-buffer" => config.recv_buffer_bytes = small(value)?,

@@ -106,7 +106,9 @@ impl Host {
             at: self.now,
             room: RING,
         };
-        self.engine.on_frame(self.now, arrival, frame, &mut sink);
+        let frames = [frame].into();
+        let handed = self.engine.on_packet(self.now, arrival, frames, &mut sink);
+        assert!(handed.is_none(), "one worker has nobody to hand to");
         self.settle()
     }
 

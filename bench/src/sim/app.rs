@@ -17,6 +17,10 @@ pub enum Role {
         /// Bytes to send.
         send: u64,
     },
+    /// As `Peer`, but sends only what [`Outcomes::allow`] allows, and finishes after
+    /// [`Outcomes::end`]. Whoever says so gives the engine a reason to look
+    /// ([`super::Sim::order`]).
+    Metered,
 }
 
 /// What became of one end.
@@ -26,6 +30,10 @@ pub struct Outcome {
     pub established: bool,
     /// Bytes handed to the connection.
     pub sent: u64,
+    /// Bytes that a metered end may have sent by now.
+    pub allowed: u64,
+    /// A metered end finishes after them.
+    pub ended: bool,
     /// Bytes received that agree with the pattern.
     pub received: u64,
     /// Stream offset of the first byte that did not.
@@ -45,6 +53,16 @@ impl Outcomes {
     #[must_use]
     pub fn get(&self) -> Outcome {
         self.lock().clone()
+    }
+
+    /// Lets a metered end send `bytes` more.
+    pub fn allow(&self, bytes: u64) {
+        self.lock().allowed += bytes;
+    }
+
+    /// A metered end finishes after what it was allowed.
+    pub fn end(&self) {
+        self.lock().ended = true;
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -106,6 +124,11 @@ impl Application for SimApp {
                 let n = left.min(out.len());
                 (n, pattern::fill(self.sent, &mut out[..n]))
             }
+            Role::Metered => {
+                let left = self.outcomes.lock().allowed - self.sent;
+                let n = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
+                (n, pattern::fill(self.sent, &mut out[..n]))
+            }
         };
         self.sent += n as u64;
         self.outcomes.lock().sent = self.sent;
@@ -117,6 +140,24 @@ impl Application for SimApp {
             Role::Echo => self.echo.send_state(rx),
             Role::Peer { send } if self.sent < send => SendState::Ready,
             Role::Peer { .. } => SendState::Finished,
+            Role::Metered => {
+                let outcome = self.outcomes.lock();
+                if self.sent < outcome.allowed {
+                    SendState::Ready
+                } else if outcome.ended {
+                    SendState::Finished
+                } else {
+                    SendState::Idle
+                }
+            }
+        }
+    }
+
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        match self.role {
+            Role::Echo => self.echo.backlog(rx),
+            Role::Peer { send } => Some(send - self.sent),
+            Role::Metered => Some(self.outcomes.lock().allowed - self.sent),
         }
     }
 

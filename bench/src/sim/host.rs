@@ -310,7 +310,9 @@ impl Host {
             sent: &mut self.sent,
             room: self.tx_ring,
         };
-        let handed = self.engine.on_frame(now, arrival, frame, &mut sink);
+        let handed = self
+            .engine
+            .on_packet(now, arrival, [frame].into(), &mut sink);
         assert!(handed.is_none(), "one worker has nobody to hand to");
     }
 

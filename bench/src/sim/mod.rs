@@ -14,6 +14,7 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use braid_dataplane::time::Instant;
+use braid_dataplane::worker::{Order, OrderError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -134,6 +135,16 @@ impl Sim {
     /// Changes a link's properties from now on.
     pub fn reconfigure(&mut self, link: usize, change: impl FnOnce(&mut LinkConfig)) {
         change(&mut self.links[link].config);
+    }
+
+    /// An order to a host's engine, as a path manager gives it.
+    ///
+    /// # Errors
+    /// Why the engine refuses it.
+    pub fn order(&mut self, host: usize, token: u32, order: Order) -> Result<(), OrderError> {
+        let result = self.hosts[host].engine().order(self.now, token, order);
+        self.flush(host);
+        result
     }
 
     /// Schedules a fault.

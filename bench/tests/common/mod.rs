@@ -226,7 +226,7 @@ pub(crate) fn strip_mptcp(which: impl Fn(usize, bool) -> bool + 'static) -> Filt
 }
 
 /// Recomputes the TCP checksum, bytewise and slowly: independent of the code under test.
-fn fix_checksum(packet: &mut [u8], ip: usize, tcp: usize) {
+pub(crate) fn fix_checksum(packet: &mut [u8], ip: usize, tcp: usize) {
     let (addresses, end) = if packet[ip] >> 4 == 4 {
         let total = usize::from(u16::from_be_bytes([packet[ip + 2], packet[ip + 3]]));
         (ip + 12..ip + 20, ip + total)

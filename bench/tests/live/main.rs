@@ -17,4 +17,5 @@ mod privileges;
 mod refusals;
 mod restart;
 mod support;
+mod version0;
 mod workers;

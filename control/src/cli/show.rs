@@ -180,6 +180,7 @@ pub(super) fn conns(conns: &[ConnReport]) -> String {
         let i = &c.info;
         let kind = match (&i.fallback, i.mptcp) {
             (Some(reason), _) => format!("fell back ({reason})"),
+            (None, true) if i.version == Some(0) => text("mptcp v0"),
             (None, true) => text("mptcp"),
             (None, false) => text("tcp"),
         };

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +85,8 @@ pub enum Mode {
     Native,
     /// Generic XDP.
     Generic,
+    /// Generic XDP, whole superframes.
+    Superframe,
 }
 
 /// `rx-checksum`.
@@ -118,12 +120,20 @@ pub struct InterfaceConfig {
 pub struct MptcpConfig {
     /// DSS checksum.
     pub checksum: ChecksumPolicy,
+    /// Version 0 is answered with version 0.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Congestion control.
     pub congestion: CongestionKind,
     /// Pacing.
     pub pacing: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
 }
@@ -351,9 +361,16 @@ impl Config {
                 same(|x, y| x.rx_checksum == y.rx_checksum),
             ),
             ("mptcp.checksum", m.checksum == n.checksum),
+            ("mptcp.allow-v0", m.allow_v0 == n.allow_v0),
+            (
+                "mptcp.connect-version",
+                m.connect_version == n.connect_version,
+            ),
             ("mptcp.scheduler", m.scheduler == n.scheduler),
             ("mptcp.congestion", m.congestion == n.congestion),
             ("mptcp.pacing", m.pacing == n.pacing),
+            ("mptcp.ecn", m.ecn == n.ecn),
+            ("mptcp.fast-open", m.fast_open == n.fast_open),
             (
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,

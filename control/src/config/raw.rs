@@ -60,8 +60,11 @@ pub(super) struct Mptcp {
     pub(super) checksum: Maybe<String>,
     pub(super) scheduler: Maybe<String>,
     pub(super) congestion: Maybe<String>,
-    pub(super) allow_v0: Maybe<bool>,
+    pub(super) allow_v0: Option<bool>,
+    pub(super) connect_version: Maybe<i64>,
     pub(super) pacing: Option<bool>,
+    pub(super) ecn: Maybe<String>,
+    pub(super) fast_open: Option<bool>,
     pub(super) subflowless_timeout: Maybe<String>,
 }
 

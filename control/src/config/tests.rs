@@ -97,12 +97,8 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:3: interface.queues: empty; allowed: \"all\" or a list of queue numbers, e.g. [0, 1]",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\nmode = \"superframe\"\n",
-        "t.toml:3: interface.mode: \"superframe\" is not available in this version; allowed: auto, zero-copy, native, generic",
-    ),
-    (
         "[[interface]]\nname = \"vb1\"\nmode = \"fast\"\n",
-        "t.toml:3: interface.mode: \"fast\" is not known; allowed: auto, zero-copy, native, generic",
+        "t.toml:3: interface.mode: \"fast\" is not known; allowed: auto, zero-copy, native, generic, superframe",
     ),
     (
         "[[interface]]\nname = \"vb1\"\nrx-checksum = \"none\"\n",
@@ -113,20 +109,32 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.checksum: \"sometimes\" is not known; allowed: always, if-requested, never",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"blest\"\n",
-        "t.toml:4: mptcp.scheduler: \"blest\" is not available in this version; allowed: min-rtt",
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"fastest\"\n",
+        "t.toml:4: mptcp.scheduler: \"fastest\" is not known; allowed: min-rtt, round-robin, redundant, blest, ecf",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\ncongestion = \"bbr\"\n",
         "t.toml:4: mptcp.congestion: \"bbr\" is not known; allowed: reno, cubic, lia, olia, balia",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[mptcp]\nallow-v0 = true\n",
-        "t.toml:4: mptcp.allow-v0: true is not available in this version; allowed: false",
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nconnect-version = 0\n",
+        "t.toml:4: mptcp.connect-version: 0 needs allow-v0 = true; allowed: 1",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nallow-v0 = true\nconnect-version = 2\n",
+        "t.toml:5: mptcp.connect-version: 2 is out of range; allowed: 0 to 1",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\npacing = \"yes\"\n",
         "t.toml:4: mptcp.pacing: invalid type: string \"yes\", expected true or false",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nfast-open = 1\n",
+        "t.toml:4: mptcp.fast-open: invalid type: integer `1`, expected true or false",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\necn = \"on\"\n",
+        "t.toml:4: mptcp.ecn: \"on\" is not known; allowed: off, passive, always",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[mptcp]\nsubflowless-timeout = \"60\"\n",
@@ -267,7 +275,10 @@ checksum = "if-requested"
 scheduler = "min-rtt"
 congestion = "cubic"
 allow-v0 = false
+connect-version = 1
 pacing = true
+ecn = "passive"
+fast-open = false
 subflowless-timeout = "60s"
 
 [path]
@@ -326,7 +337,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 36);
+    assert_eq!(c.services[0].listen_line, 39);
     assert_eq!(c.interfaces[0].line, 13);
 }
 
@@ -342,6 +353,36 @@ fn every_congestion_control_can_be_chosen() {
         let c = parse(&FULL.replace("\"cubic\"", &format!("\"{word}\""))).unwrap();
         assert_eq!(c.mptcp.congestion, kind);
     }
+}
+
+#[test]
+fn every_scheduler_has_a_name() {
+    let names = ["min-rtt", "round-robin", "redundant", "blest", "ecf"];
+    for (name, kind) in names.iter().zip(SchedulerKind::ALL) {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\nscheduler = \"{name}\"\n");
+        assert_eq!(parse(&text).unwrap().mptcp.scheduler, kind);
+    }
+}
+
+#[test]
+fn version_0_is_allowed_and_offered_by_request_only() {
+    let mptcp = |lines: &str| {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\n{lines}");
+        let m = parse(&text).unwrap().mptcp;
+        (m.allow_v0, m.connect_version)
+    };
+    assert_eq!(mptcp(""), (false, Version::V1));
+    assert_eq!(mptcp("allow-v0 = true\n"), (true, Version::V1));
+    let both = mptcp("allow-v0 = true\nconnect-version = 0\n");
+    assert_eq!(both, (true, Version::V0));
+    let old = parse(FULL).unwrap();
+    let new = FULL
+        .replace("allow-v0 = false", "allow-v0 = true")
+        .replace("connect-version = 1", "connect-version = 0");
+    assert_eq!(
+        old.restart_needed(&parse(&new).unwrap()),
+        ["mptcp.allow-v0", "mptcp.connect-version"]
+    );
 }
 
 #[test]

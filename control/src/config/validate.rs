@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use braid_dataplane::control::{
-    AppSetup, ChecksumPolicy, CongestionKind, HugePages, Idle, SchedulerKind,
+    AppSetup, ChecksumPolicy, CongestionKind, EcnPolicy, HugePages, Idle, SchedulerKind, Version,
 };
 use toml::Spanned;
 
@@ -324,7 +324,7 @@ impl<'a> Validator<'a> {
                         ("zero-copy", Is(Mode::ZeroCopy)),
                         ("native", Is(Mode::Native)),
                         ("generic", Is(Mode::Generic)),
-                        ("superframe", Later),
+                        ("superframe", Is(Mode::Superframe)),
                     ],
                 )?,
                 rx_checksum: self.word_or(
@@ -371,16 +371,21 @@ impl<'a> Validator<'a> {
         Ok(Some(queues))
     }
 
-    fn mptcp(&self, raw: &raw::Mptcp) -> Result<MptcpConfig> {
-        if let Some(v0) = &raw.allow_v0
-            && *v0.as_ref()
-        {
-            return Err(self.error(
-                v0,
-                "mptcp.allow-v0",
-                "true is not available in this version; allowed: false",
-            ));
+    fn connect_version(&self, raw: &raw::Mptcp, allow_v0: bool) -> Result<Version> {
+        const KEY: &str = "mptcp.connect-version";
+        let Some(n) = &raw.connect_version else {
+            return Ok(Version::default());
+        };
+        match self.number(KEY, n, 0, 1)? {
+            0 if !allow_v0 => Err(self.error(n, KEY, "0 needs allow-v0 = true; allowed: 1")),
+            0 => Ok(Version::V0),
+            _ => Ok(Version::V1),
         }
+    }
+
+    fn mptcp(&self, raw: &raw::Mptcp) -> Result<MptcpConfig> {
+        let allow_v0 = raw.allow_v0.unwrap_or(false);
+        let connect_version = self.connect_version(raw, allow_v0)?;
         let subflowless_timeout = match &raw.subflowless_timeout {
             None => Duration::from_secs(60),
             Some(v) => {
@@ -418,10 +423,10 @@ impl<'a> Validator<'a> {
                 SchedulerKind::default(),
                 &[
                     ("min-rtt", Is(SchedulerKind::MinRtt)),
-                    ("round-robin", Later),
-                    ("redundant", Later),
-                    ("blest", Later),
-                    ("ecf", Later),
+                    ("round-robin", Is(SchedulerKind::RoundRobin)),
+                    ("redundant", Is(SchedulerKind::Redundant)),
+                    ("blest", Is(SchedulerKind::Blest)),
+                    ("ecf", Is(SchedulerKind::Ecf)),
                 ],
             )?,
             congestion: self.word_or(
@@ -436,7 +441,20 @@ impl<'a> Validator<'a> {
                     ("balia", Is(CongestionKind::Balia)),
                 ],
             )?,
+            allow_v0,
+            connect_version,
             pacing: raw.pacing.unwrap_or(true),
+            ecn: self.word_or(
+                "mptcp.ecn",
+                raw.ecn.as_ref(),
+                EcnPolicy::default(),
+                &[
+                    ("off", Is(EcnPolicy::Off)),
+                    ("passive", Is(EcnPolicy::Passive)),
+                    ("always", Is(EcnPolicy::Always)),
+                ],
+            )?,
+            fast_open: raw.fast_open.unwrap_or(false),
             subflowless_timeout,
         })
     }

@@ -109,7 +109,7 @@ pub fn examine(
     }
     if let Some(kind @ ("vlan" | "bond" | "bridge" | "macvlan" | "ipvlan" | "team")) =
         link.kind.as_deref()
-        && interface.mode != Mode::Generic
+        && !matches!(interface.mode, Mode::Generic | Mode::Superframe)
     {
         return Err(config
             .complaint(
@@ -189,13 +189,24 @@ pub fn attach(
     for (mode, zero_copy_required) in &modes {
         let how = match mode {
             PortMode::ZeroCopy | PortMode::Native => AttachMode::Native,
-            PortMode::Generic => AttachMode::Generic,
+            PortMode::Generic | PortMode::Superframe => AttachMode::Generic,
         };
         match program.attach(how) {
             Ok(link) => {
                 if let Some(why) = &refused {
-                    warnings.push(format!("{name} runs in generic mode: {why}"));
+                    warnings.push(format!(
+                        "{name} runs in {} mode: {why}",
+                        nic::mode_name(*mode)
+                    ));
                 }
+                tracing::info!(
+                    interface = name,
+                    driver = candidate.driver,
+                    asked = ?candidate.config.mode,
+                    mode = nic::mode_name(*mode),
+                    why = nic::mode_reason(*mode),
+                    "attached"
+                );
                 let xsks = xsks_fd(&program)?;
                 return Ok(Attached {
                     setup: InterfaceSetup {
@@ -282,9 +293,13 @@ pub fn services(services: &[ServiceConfig]) -> Vec<ServiceSetup> {
 pub fn mptcp(config: &Config) -> MptcpSetup {
     MptcpSetup {
         checksum: config.mptcp.checksum,
+        allow_v0: config.mptcp.allow_v0,
+        connect_version: config.mptcp.connect_version,
         scheduler: config.mptcp.scheduler,
         congestion: config.mptcp.congestion,
         pacing: config.mptcp.pacing,
+        ecn: config.mptcp.ecn,
+        fast_open: config.mptcp.fast_open,
         subflows_max: config.path.subflows,
         accept_addresses: config.path.accept_addresses,
         subflowless_timeout_ms: u64::try_from(config.mptcp.subflowless_timeout.as_millis())
@@ -344,9 +359,16 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         ("dataplane.hugepages", running.hugepages == d.hugepages),
         ("interface.name", names(&running.interfaces) == configured),
         ("mptcp.checksum", running.mptcp.checksum == m.checksum),
+        ("mptcp.allow-v0", running.mptcp.allow_v0 == m.allow_v0),
+        (
+            "mptcp.connect-version",
+            running.mptcp.connect_version == m.connect_version,
+        ),
         ("mptcp.scheduler", running.mptcp.scheduler == m.scheduler),
         ("mptcp.congestion", running.mptcp.congestion == m.congestion),
         ("mptcp.pacing", running.mptcp.pacing == m.pacing),
+        ("mptcp.ecn", running.mptcp.ecn == m.ecn),
+        ("mptcp.fast-open", running.mptcp.fast_open == m.fast_open),
         (
             "mptcp.subflowless-timeout",
             running.mptcp.subflowless_timeout_ms == m.subflowless_timeout_ms,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use braid_dataplane::control::{Reply, Request};
+use braid_dataplane::control::{PortMode, Reply, Request};
 use tokio::sync::oneshot;
 
 use super::{Daemon, DataplaneError, interfaces};
@@ -228,7 +228,8 @@ impl Daemon {
     fn interface_status(&self, i: &interfaces::Attached) -> InterfaceStatus {
         let link = self.mirror.link(i.setup.ifindex);
         let attached = match i.setup.mode {
-            braid_dataplane::control::PortMode::Generic => "generic",
+            PortMode::Generic => "generic",
+            PortMode::Superframe => "generic, superframes",
             _ => "native",
         };
         InterfaceStatus {

@@ -37,4 +37,8 @@ impl Application for Echo {
             SendState::Idle
         }
     }
+
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        Some(rx.len() as u64)
+    }
 }

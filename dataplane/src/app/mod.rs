@@ -53,6 +53,10 @@ impl Application for App {
         each!(self, app => app.send_state(rx))
     }
 
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        each!(self, app => app.backlog(rx))
+    }
+
     fn on_closed(&mut self, reason: CloseReason) {
         each!(self, app => app.on_closed(reason));
     }

@@ -48,4 +48,8 @@ impl Application for Source {
             SendState::Ready
         }
     }
+
+    fn backlog(&self, _rx: &RecvStream) -> Option<u64> {
+        Some(self.left())
+    }
 }

@@ -21,6 +21,15 @@ impl Chain {
         Self::default()
     }
 
+    /// An empty chain with room for `pieces`.
+    #[must_use]
+    pub fn with_capacity(pieces: usize) -> Self {
+        Self {
+            pieces: SmallVec::with_capacity(pieces),
+            len: 0,
+        }
+    }
+
     /// Appends a piece; an empty one is dropped.
     pub fn push(&mut self, piece: Piece) {
         if !piece.is_empty() {

@@ -38,3 +38,6 @@ pub use chain::Chain;
 pub use frame::Frame;
 pub use piece::Piece;
 pub use pool::{FrameAccounting, FramePool, Lent};
+
+/// The frames of one received packet, in order: one, or many of a superframe.
+pub type PacketFrames = smallvec::SmallVec<[Frame; 1]>;

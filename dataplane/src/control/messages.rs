@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::io::RxChecksum;
 pub use crate::io::xsk::HugePages;
-pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind};
-pub use crate::tcp::CongestionKind;
+pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind, Version};
+pub use crate::tcp::{CongestionKind, EcnPolicy};
 
 /// Wire version of these messages; both sides refuse another one.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -45,6 +45,9 @@ pub enum PortMode {
     Native,
     /// Generic (skb) XDP, copying sockets.
     Generic,
+    /// Generic XDP, sockets that take packets of several frames: what the kernel has not
+    /// segmented, or has coalesced, arrives whole.
+    Superframe,
 }
 
 /// Protocol settings, the same for every connection.
@@ -52,12 +55,20 @@ pub enum PortMode {
 pub struct MptcpSetup {
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
+    /// Answer version 0 with version 0.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Congestion control.
     pub congestion: CongestionKind,
     /// Pace senders.
     pub pacing: bool,
+    /// Explicit congestion notification.
+    pub ecn: EcnPolicy,
+    /// TCP Fast Open.
+    pub fast_open: bool,
     /// Subflows per connection at the most.
     pub subflows_max: u8,
     /// Announced addresses of the peer that are remembered, at the most.

@@ -4,6 +4,7 @@
 //! frame stays in flight until the other side has taken the packet, as with a NIC. All
 //! buffers are allocated when the link is made.
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crossbeam::queue::ArrayQueue;
 
 use super::{ModeGot, Port, PortCaps, PortStats, RxBatch, RxChecksum, Tx};
 use crate::buf::{Frame, FramePool};
+use crate::offload::{BurstShape, segmentation};
 
 /// Dimensions of a link.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -21,6 +23,8 @@ pub struct MemoryConfig {
     pub packet_bytes: u32,
     /// Reported in [`PortCaps::mtu`].
     pub mtu: u32,
+    /// Largest burst that the port segments, in software; 0: it does not.
+    pub tx_segment_bytes: u32,
 }
 
 impl Default for MemoryConfig {
@@ -29,6 +33,7 @@ impl Default for MemoryConfig {
             tx_ring: 256,
             packet_bytes: 2048,
             mtu: 1500,
+            tx_segment_bytes: 0,
         }
     }
 }
@@ -107,6 +112,8 @@ pub struct MemoryPort {
     config: MemoryConfig,
     carrier: bool,
     stats: PortStats,
+    /// A burst being cut, reused.
+    burst: Vec<u8>,
 }
 
 /// The other end of a [`MemoryPort::detached`] port: what the simulator holds.
@@ -133,6 +140,7 @@ impl MemoryPort {
             config,
             carrier: true,
             stats: PortStats::default(),
+            burst: Vec::with_capacity(config.tx_segment_bytes as usize),
         }
     }
 
@@ -177,7 +185,7 @@ impl Port for MemoryPort {
             zero_copy: false,
             mode: ModeGot::Memory,
             rx_superframe_bytes: self.config.packet_bytes,
-            tx_segment_bytes: 0,
+            tx_segment_bytes: self.config.tx_segment_bytes,
             tx_checksum: false,
             rx_checksum: RxChecksum::Verify,
             mtu: self.config.mtu,
@@ -228,6 +236,37 @@ impl Port for MemoryPort {
         self.stats.tx_in_flight += 1;
         self.stats.tx_packets += 1;
         self.stats.tx_bytes += frame.len() as u64;
+        Tx::Queued
+    }
+
+    fn tx_burst<'f>(
+        &mut self,
+        _pool: &FramePool,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        if !self.carrier {
+            self.stats.tx_no_carrier += 1;
+            return Tx::NoCarrier;
+        }
+        self.burst.clear();
+        for (frame, range) in frames {
+            self.burst.extend_from_slice(&frame.packet()[range]);
+        }
+        let (headers, payload) = self.burst.split_at(shape.header_len);
+        let segments = payload.len().div_ceil(usize::from(shape.segment_bytes));
+        if (self.tx_free() as usize) < segments {
+            self.stats.tx_full += 1;
+            return Tx::Full;
+        }
+        let (stats, outgoing) = (&mut self.stats, &self.outgoing);
+        segmentation::segment(headers, shape, payload, |packet| {
+            let queued = outgoing.put(packet, None);
+            debug_assert!(queued, "room was checked");
+            stats.tx_in_flight += 1;
+            stats.tx_packets += 1;
+            stats.tx_bytes += packet.len() as u64;
+        });
         Tx::Queued
     }
 
@@ -330,6 +369,7 @@ mod tests {
         tx_ring: 4,
         packet_bytes: 1000,
         mtu: 900,
+        tx_segment_bytes: 0,
     };
 
     fn pool() -> FramePool {

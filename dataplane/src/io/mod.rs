@@ -16,11 +16,13 @@
 pub mod memory;
 pub mod xsk;
 
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use serde::{Deserialize, Serialize};
 
 use crate::buf::{Frame, FramePool};
+use crate::offload::BurstShape;
 
 /// Index of a port among its worker's ports.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug, Serialize, Deserialize)]
@@ -227,6 +229,20 @@ pub trait Port {
     /// Queues `frame.packet()`. The ring refers to the frame until its completion.
     /// A frame of another region is copied into one of `pool`, and counted.
     fn tx(&mut self, pool: &FramePool, frame: &Frame) -> Tx;
+
+    /// Queues a burst that the port segments: `shape` says how, the frames are its bytes in
+    /// order, headers first. Only for ports whose [`PortCaps::tx_segment_bytes`] is not 0,
+    /// with frames of `pool`'s region, and no longer than that.
+    fn tx_burst<'f>(
+        &mut self,
+        pool: &FramePool,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let _ = (pool, shape, frames);
+        debug_assert!(false, "this port does not segment");
+        Tx::Full
+    }
 
     /// How many calls of [`Port::tx`] would succeed now.
     fn tx_free(&self) -> u32;

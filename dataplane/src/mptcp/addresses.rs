@@ -122,6 +122,14 @@ impl Addresses {
         self.failed.contains(&remote)
     }
 
+    /// The peer knows this address of ours: it used it. Where announcements are not echoed,
+    /// that alone ends their repetition.
+    pub(crate) fn heard(&mut self, local: IpAddr) {
+        for entry in self.announced.iter_mut().filter(|a| a.addr == local) {
+            entry.next = None;
+        }
+    }
+
     /// When an announcement is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.announced.iter().filter_map(|a| a.next).min()
@@ -244,9 +252,9 @@ impl Core {
                     address_id: entry.id,
                     addr: entry.addr,
                     port: entry.port,
-                    hmac: Some(key::add_addr_hmac(
-                        local.key, remote.key, entry.id, entry.addr, entry.port,
-                    )),
+                    hmac: self.version.authenticates_addresses().then(|| {
+                        key::add_addr_hmac(local.key, remote.key, entry.id, entry.addr, entry.port)
+                    }),
                 };
                 let queued = subflow.is_some_and(|i| self.subflows[i].signal(option));
                 cx.counters.inc(if queued {
@@ -275,8 +283,14 @@ impl Core {
         let (Some(local), Some(remote)) = (self.local, self.remote) else {
             return;
         };
-        let expected = key::add_addr_hmac(remote.key, local.key, id, addr, port);
-        let genuine = hmac.is_some_and(|h| key::same(h.to_be_bytes(), expected.to_be_bytes()));
+        let genuine = match (self.version.authenticates_addresses(), hmac) {
+            (true, Some(hmac)) => {
+                let expected = key::add_addr_hmac(remote.key, local.key, id, addr, port);
+                key::same(hmac.to_be_bytes(), expected.to_be_bytes())
+            }
+            (false, None) => true,
+            _ => false,
+        };
         let list = &mut self.addresses.remote;
         let known = list.iter().position(|r| r.id == id);
         // An identifier keeps its address until it is withdrawn.
@@ -301,21 +315,23 @@ impl Core {
         let before = failed.len();
         failed.retain(|f| f.ip() != addr);
         news |= failed.len() < before;
-        let echo = MptcpOption::AddAddr {
-            echo: true,
-            address_id: id,
-            addr,
-            port,
-            hmac: None,
-        };
-        let s = &mut self.subflows[i];
-        let queued = s.signal(echo);
-        let subflow = s.id;
-        cx.counters.inc(if queued {
-            Counter::EchoAddTx
-        } else {
-            Counter::AddAddrTxDrop
-        });
+        let subflow = self.subflows[i].id;
+        if self.version.authenticates_addresses() {
+            let echo = MptcpOption::AddAddr {
+                echo: true,
+                address_id: id,
+                addr,
+                port,
+                hmac: None,
+            };
+            let s = &mut self.subflows[i];
+            let queued = s.signal(echo);
+            cx.counters.inc(if queued {
+                Counter::EchoAddTx
+            } else {
+                Counter::AddAddrTxDrop
+            });
+        }
         if news {
             cx.actions.events.push(Event::Announced {
                 token: self.id,
@@ -424,23 +440,39 @@ impl Core {
         if mptcp && s.is_established() {
             s.signals
                 .retain(|o| !matches!(o, MptcpOption::MpPrio { .. }));
-            if s.signal(MptcpOption::MpPrio { backup }) {
+            let prio = MptcpOption::MpPrio {
+                backup,
+                address_id: None,
+            };
+            if s.signal(prio) {
                 cx.counters.inc(Counter::MPPrioTx);
             }
         }
     }
 
-    /// MP_PRIO from the peer.
-    pub(crate) fn on_prio(&mut self, cx: &mut Cx<'_>, i: usize, backup: bool) {
+    /// MP_PRIO from the peer, about subflow `i` or all to its address `id`.
+    pub(crate) fn on_prio(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        backup: bool,
+        id: Option<AddressId>,
+    ) {
         cx.counters.inc(Counter::MPPrioRx);
-        let s = &mut self.subflows[i];
-        if s.backup_remote != backup {
-            s.backup_remote = backup;
-            cx.actions.events.push(Event::SubflowPriority {
-                token: self.id,
-                subflow: s.id,
-                backup,
-            });
+        if id.is_some() && !self.version.prio_names_addresses() {
+            return;
+        }
+        let carrier = self.subflows[i].id;
+        for s in &mut self.subflows {
+            let meant = id.map_or(s.id == carrier, |id| s.remote_id() == id);
+            if meant && s.backup_remote != backup {
+                s.backup_remote = backup;
+                cx.actions.events.push(Event::SubflowPriority {
+                    token: self.id,
+                    subflow: s.id,
+                    backup,
+                });
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! (actions for the engine, calls into the application).
 
 use std::fmt;
+use std::ops::Range;
 
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
@@ -13,8 +14,9 @@ use crate::buf::Frame;
 use crate::checksum::Sum;
 use crate::counters::Counters;
 use crate::io::{PortId, Tx};
+use crate::offload::BurstShape;
 use crate::offload::header::L2Header;
-use crate::tcp::TimeWait;
+use crate::tcp::{FastOpenLesson, TimeWait};
 use crate::time::Instant;
 use crate::wire::types::{AddressId, FourTuple};
 
@@ -86,6 +88,8 @@ pub struct Actions {
     pub flows: Vec<FlowChange>,
     /// Events for the control plane, in order.
     pub events: Vec<Event>,
+    /// What a handshake taught about the server's Fast Open.
+    pub fast_open: Option<FastOpenLesson>,
 }
 
 impl Actions {
@@ -95,6 +99,7 @@ impl Actions {
         Self {
             flows: Vec::with_capacity(16),
             events: Vec::with_capacity(64),
+            fast_open: None,
         }
     }
 }
@@ -106,6 +111,22 @@ pub trait TxSink {
     /// Hands a finished packet to a port. The port takes its own reference on the frame;
     /// the caller keeps the token.
     fn send(&mut self, port: PortId, frame: &Frame) -> Tx;
+    /// Largest burst that `port` segments on its way out; 0: it does not.
+    fn segment_bytes(&self, port: PortId) -> u32 {
+        let _ = port;
+        0
+    }
+    /// Hands a burst to a port that segments, as [`crate::io::Port::tx_burst`] says.
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let _ = (port, shape, frames);
+        debug_assert!(false, "no port segments");
+        Tx::Full
+    }
     /// Packets that `port` would take now. A port without carrier should say that it has
     /// room, so that `send` can say why it has not.
     fn room(&self, port: PortId) -> u32;
@@ -164,8 +185,12 @@ impl fmt::Display for CloseReason {
 
 /// What a service does with a stream. A connection pulls: it calls `fill` only when a
 /// subflow can send, with a buffer of exactly the segment that will leave.
+///
+/// There is no out-of-band data: what a peer sends as urgent arrives in the stream, see
+/// [`RecvStream`].
 pub trait Application {
-    /// The connection can carry data now. Called once.
+    /// The connection can carry data now. Called once. With Fast Open, `fill` is called before
+    /// for the SYN's data, and `on_readable` for that of the peer's.
     fn on_established(&mut self) {}
 
     /// In-order bytes (or end of stream) arrived since the last call. What is left
@@ -178,6 +203,13 @@ pub trait Application {
 
     /// Whether `fill` is worth calling.
     fn send_state(&self, rx: &RecvStream) -> SendState;
+
+    /// How many bytes `fill` would produce now if there were room for all, if the
+    /// application knows. A scheduler may decide by that what is worth a slow path.
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        let _ = rx;
+        None
+    }
 
     /// The connection is over; nothing is called afterwards. Called once.
     fn on_closed(&mut self, reason: CloseReason) {
@@ -243,6 +275,9 @@ pub enum OpenError {
     /// The connection is closing.
     #[error("the connection is closing")]
     Closing,
+    /// The SYN must not be answered, not even by RST (RFC 6824 §3.1, flag B).
+    #[error("the SYN is not understood and to be ignored")]
+    SynIgnored,
     /// Local and remote address are of different families.
     #[error("local and remote address are of different families")]
     MixedFamilies,

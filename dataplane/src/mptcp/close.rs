@@ -86,7 +86,7 @@ impl Closing {
 impl Core {
     /// The application has finished: the stream ends where it is.
     pub(crate) fn end_sending(&mut self) {
-        if self.closing.fin.is_none() && !self.is_over() {
+        if self.closing.fin.is_none() && !self.is_over() && !self.fast_open.has_leftover() {
             self.closing.fin = Some(self.send.nxt());
             if self.is_mptcp() {
                 self.request_data_fin();

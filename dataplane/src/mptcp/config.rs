@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
+use super::version::Version;
 use crate::tcp::TcpConfig;
 use crate::time::Instant;
 use crate::wire::types::FourTuple;
@@ -31,6 +32,25 @@ pub enum SchedulerKind {
     /// The lowest smoothed RTT among the subflows with room.
     #[default]
     MinRtt,
+    /// One burst on each in turn.
+    RoundRobin,
+    /// Everything on all of them.
+    Redundant,
+    /// Min-RTT that leaves a slow subflow out while it would block the send window.
+    Blest,
+    /// Min-RTT that leaves a slow subflow out if a faster one finishes sooner.
+    Ecf,
+}
+
+impl SchedulerKind {
+    /// Every kind there is.
+    pub const ALL: [SchedulerKind; 5] = [
+        SchedulerKind::MinRtt,
+        SchedulerKind::RoundRobin,
+        SchedulerKind::Redundant,
+        SchedulerKind::Blest,
+        SchedulerKind::Ecf,
+    ];
 }
 
 /// Per-connection settings. One value is shared by every connection of a service.
@@ -38,8 +58,15 @@ pub enum SchedulerKind {
 pub struct MptcpConfig {
     /// Whether MP_CAPABLE is sent and answered at all.
     pub enabled: bool,
+    /// TCP Fast Open (RFC 7413), both roles. An application must bear that data of a SYN
+    /// arrives twice: a copy may open a second connection (RFC 7413 §6.1).
+    pub fast_open: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
+    /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
+    pub allow_v0: bool,
+    /// Version that active opens offer.
+    pub connect_version: Version,
     /// Scheduler.
     pub scheduler: SchedulerKind,
     /// Subflow settings; `mss` and `option_room` are overwritten per path.
@@ -72,7 +99,10 @@ impl Default for MptcpConfig {
     fn default() -> Self {
         Self {
             enabled: true,
+            fast_open: false,
             checksum: ChecksumPolicy::default(),
+            allow_v0: false,
+            connect_version: Version::V1,
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),
             recv_buffer_bytes: 4 << 20,

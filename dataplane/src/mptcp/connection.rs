@@ -8,15 +8,18 @@ use super::api::{
     SubflowPath, TxSink,
 };
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::info::ConnInfo;
 use super::state::Core;
 use crate::buf::Chain;
+use crate::checksum::Sum;
 use crate::counters::Counter;
 use crate::io::PortId;
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetAddress;
 use crate::wire::icmp::IcmpError;
 use crate::wire::packet::TcpPacket;
+use crate::wire::tcp_options::FastOpenCookie;
 use crate::wire::types::{AddressId, Token};
 
 /// One connection and its application.
@@ -47,7 +50,7 @@ impl<A: Application> Connection<A> {
     /// A passive open, for a SYN to a listening service.
     ///
     /// # Errors
-    /// The path mixes address families.
+    /// The path mixes address families, or the SYN must be ignored.
     pub fn accept(
         cx: &mut Cx<'_>,
         path: SubflowPath,
@@ -55,8 +58,29 @@ impl<A: Application> Connection<A> {
         app: A,
         token_in_use: impl Fn(Token) -> bool,
     ) -> Result<Self, OpenError> {
-        let core = Core::accept(cx, path, syn, token_in_use)?;
+        Self::accept_fast_open(cx, path, syn, FastOpenSyn::default(), app, token_in_use)
+    }
+
+    /// [`Connection::accept`] for a SYN whose Fast Open option was looked at.
+    ///
+    /// # Errors
+    /// The path mixes address families.
+    pub fn accept_fast_open(
+        cx: &mut Cx<'_>,
+        path: SubflowPath,
+        syn: &TcpPacket,
+        fast_open: FastOpenSyn,
+        app: A,
+        token_in_use: impl Fn(Token) -> bool,
+    ) -> Result<Self, OpenError> {
+        let core = Core::accept(cx, path, syn, fast_open, token_in_use)?;
         Ok(Self::with(core, app))
+    }
+
+    /// Puts this cookie (or the question for one) into the first SYN, and with a cookie as much
+    /// of the application's data as a segment of `mss` bytes holds. Before the first `poll`.
+    pub fn offer_fast_open(&mut self, cookie: FastOpenCookie, mss: u16) {
+        self.core.offer_fast_open(cookie, mss);
     }
 
     fn with(core: Core, app: A) -> Self {
@@ -70,7 +94,7 @@ impl<A: Application> Connection<A> {
     /// A MP_JOIN SYN for this connection's token.
     ///
     /// # Errors
-    /// Refused; the engine answers by RST with [`JoinReject::reset_reason`].
+    /// Refused; the engine answers by RST with [`Connection::reset_reason`].
     pub fn accept_join(
         &mut self,
         cx: &mut Cx<'_>,
@@ -78,6 +102,13 @@ impl<A: Application> Connection<A> {
         syn: &TcpPacket,
     ) -> Result<SubflowId, JoinReject> {
         self.core.accept_join(cx, path, syn)
+    }
+
+    /// What the RST that answers a refused join says; version 0 has no words for it.
+    #[must_use]
+    pub fn reset_reason(&self, reject: JoinReject) -> Option<u8> {
+        let explains = self.core.version.explains_resets();
+        explains.then(|| reject.reset_reason())
     }
 
     /// Opens another subflow.
@@ -172,10 +203,12 @@ impl<A: Application> Connection<A> {
         let mut full = false;
         self.serve_reader(cx);
         self.core.offer_window(cx);
+        self.fill_syn();
         full |= self.core.send_controls(cx, sink, false);
         full |= self.core.send_retransmissions(cx, sink);
         full |= self.core.send_bursts(cx, sink);
         full |= self.core.send_reinjections(cx, sink);
+        full |= self.core.send_copies(cx, sink);
         full |= self.pull(cx, sink);
         self.core.advance_close(cx);
         self.core.offer_window(cx);
@@ -274,20 +307,46 @@ impl<A: Application> Connection<A> {
         cx.counters.add(Counter::RxCopybreak, copied);
     }
 
+    /// Takes the data that goes with the SYN.
+    fn fill_syn(&mut self) {
+        let Some(room) = self.core.syn_room() else {
+            return;
+        };
+        // Once per connection, not per packet.
+        let mut data = vec![0; room];
+        let mut n = 0;
+        while n < room && self.app.send_state(&self.core.rx) == SendState::Ready {
+            let (more, _) = self.app.fill(&mut self.core.rx, &mut data[n..]);
+            if more == 0 {
+                break;
+            }
+            n += more;
+        }
+        data.truncate(n);
+        self.core.set_syn_data(data);
+    }
+
     /// Takes new data from the application while some subflow can carry it.
     fn pull<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
         let mut full = false;
         loop {
             let core = &mut self.core;
-            if core.is_over() || !core.is_established() {
+            if core.is_over() || !(core.is_established() || core.answers_early()) {
                 return full;
             }
+            let leftover = core.fast_open.has_leftover();
             let state = match self.app.send_state(&core.rx) {
                 SendState::Abort => {
                     core.abort(cx);
                     return full;
                 }
-                _ if core.closing.sending_ended() => SendState::Idle,
+                _ if leftover => SendState::Ready,
+                // Only the end that a leftover has put off is still to come.
+                _ if core.closing.sending_ended() => {
+                    core.end_sending();
+                    SendState::Idle
+                }
+                SendState::Finished if !core.is_established() => SendState::Idle,
                 state => state,
             };
             if state == SendState::Finished {
@@ -298,18 +357,32 @@ impl<A: Application> Connection<A> {
                 return full;
             }
             core.set_data_waiting(cx.now, true);
-            let Some(mut plan) = core.plan_burst(cx, sink, &mut full) else {
+            let backlog = self.app.backlog(&core.rx);
+            let Some(mut plan) = core.plan_burst(cx, sink, backlog, &mut full) else {
                 return full;
             };
             let app = &mut self.app;
-            let taken =
-                core.fill_burst(cx, sink, &mut plan, &mut full, |rx, out| app.fill(rx, out));
+            let mut fast_open = std::mem::take(&mut core.fast_open);
+            let taken = core.fill_burst(cx, sink, &mut plan, &mut full, |rx, out| {
+                if fast_open.has_leftover() {
+                    fast_open.refill(out)
+                } else if leftover {
+                    // What follows has a turn of its own: the application may be idle.
+                    (0, Sum::ZERO)
+                } else {
+                    app.fill(rx, out)
+                }
+            });
+            core.fast_open = fast_open;
             if taken == 0 {
                 return full;
             }
-            let finished = app.send_state(&core.rx) == SendState::Finished;
+            let finished = !leftover
+                && core.is_established()
+                && app.send_state(&core.rx) == SendState::Finished;
             core.start_burst(&plan, finished);
             full |= core.send_bursts(cx, sink);
+            full |= core.send_copies(cx, sink);
         }
     }
 

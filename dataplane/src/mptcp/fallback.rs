@@ -133,16 +133,18 @@ impl Core {
             self.send_data_acks = false;
             return;
         }
-        if self.may_fall_back(i) {
-            // RFC 8684 §3.7: answered by MP_FAIL in the other direction, and so with a number
-            // of that direction.
+        let answers = self.may_fall_back(i);
+        self.fall_back(cx, i, Counter::DssFallback);
+        if answers {
+            // RFC 8684 §3.7: answered by MP_FAIL in the other direction. By an ACK of its own:
+            // the peer's infinite mapping is on its way already, and data may never leave room
+            // for a pure ACK.
             let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
             let s = &mut self.subflows[i];
-            s.fail = Some((dsn, 1));
+            s.signal(MptcpOption::MpFail { dsn });
             s.tcp.ack_now();
         }
-        self.fall_back(cx, i, Counter::DssFallback);
     }
 
     /// An infinite mapping from the peer: it has fallen back.

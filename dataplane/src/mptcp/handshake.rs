@@ -7,10 +7,12 @@ use super::api::{Cx, OpenError, SubflowPath};
 use super::config::{ChecksumPolicy, MptcpConfig};
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::key::{self, KeyMaterial};
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
+use super::version::{self, Offer, SynOffer, Version};
 use crate::counters::Counter;
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{SegmentIn, Tcp, TcpConfig};
@@ -19,51 +21,11 @@ use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::types::{AddressId, Key, Token};
 
-/// The version that is spoken (RFC 8684).
-pub(crate) const VERSION: u8 = 1;
 /// IPv4 or IPv6 header and TCP header without options.
 const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
 /// Hop limit of what is sent, Linux's default.
 const HOP_LIMIT: u8 = 64;
-
-/// A MP_CAPABLE that offers what is spoken here.
-struct Offer {
-    key: Option<Key>,
-    flags: MpCapableFlags,
-}
-
-/// Finds an acceptable MP_CAPABLE among a segment's options (RFC 8684 §3.1: flag B unset,
-/// HMAC-SHA256 offered, checksums not required against our will). A responder may answer a
-/// higher version with its own.
-fn acceptable_capable(packet: &TcpPacket, config: &MptcpConfig, exact: bool) -> Option<Offer> {
-    if packet.options.md5 {
-        return None;
-    }
-    packet
-        .options
-        .mptcp
-        .iter()
-        .find_map(|option| match *option {
-            MptcpOption::MpCapable {
-                version,
-                flags,
-                sender_key,
-                receiver_key: None,
-                ..
-            } if version == VERSION || (!exact && version > VERSION) => Some(Offer {
-                key: sender_key,
-                flags,
-            }),
-            _ => None,
-        })
-        .filter(|offer| {
-            offer.flags.contains(MpCapableFlags::HMAC_SHA256)
-                && !offer.flags.contains(MpCapableFlags::EXTENSIBILITY)
-                && (config.checksum != ChecksumPolicy::Never
-                    || !offer.flags.contains(MpCapableFlags::CHECKSUM))
-        })
-}
 
 /// A MP_CAPABLE of impossible length: something on the path mutilates options, and would
 /// mutilate a repetition, too (RFC 8684 §3.1: no MPTCP then).
@@ -114,8 +76,9 @@ impl Core {
         token_in_use: impl Fn(Token) -> bool,
     ) -> Result<Self, OpenError> {
         let template = template(&path)?;
+        let version = cx.config.connect_version;
         let local = if cx.config.enabled {
-            let drawn = KeyMaterial::draw(cx.rng, cx.worker, token_in_use);
+            let drawn = KeyMaterial::draw(cx.rng, version, cx.worker, token_in_use);
             if drawn.is_none() {
                 cx.counters.inc(Counter::MPFallbackTokenInit);
             }
@@ -124,7 +87,7 @@ impl Core {
             None
         };
         let id = local.map_or_else(|| cx.rng.next_u32(), |k| k.token.0);
-        let mut core = Core::new(cx, false, local, id);
+        let mut core = Core::new(cx, false, version, local, id);
         let tcp = core.new_tcp(cx, &path, local.is_some());
         let subflow = Subflow::new(core.allocate_id(), path, template, tcp, Phase::CapableSyn);
         core.add_initial(cx, subflow);
@@ -136,6 +99,7 @@ impl Core {
         cx: &mut Cx<'_>,
         path: SubflowPath,
         syn: &TcpPacket,
+        fast_open: FastOpenSyn,
         token_in_use: impl Fn(Token) -> bool,
     ) -> Result<Self, OpenError> {
         let template = template(&path)?;
@@ -147,24 +111,31 @@ impl Core {
         if capable {
             cx.counters.inc(Counter::MPCapableSYNRX);
         }
-        let offer = acceptable_capable(syn, cx.config, false)
-            .filter(|offer| cx.config.enabled && offer.key.is_none());
-        let local = offer.as_ref().and_then(|_| {
-            let drawn = KeyMaterial::draw(cx.rng, cx.worker, token_in_use);
+        let offer = match version::offer_of_syn(syn, cx.config) {
+            SynOffer::Acceptable(offer) => Some(offer),
+            SynOffer::None => None,
+            SynOffer::Ignore => {
+                cx.counters.inc(Counter::MPCapableSYNIgnored);
+                return Err(OpenError::SynIgnored);
+            }
+        };
+        let version = offer.map_or(Version::V1, |offer| offer.version);
+        let local = offer.and_then(|_| {
+            let drawn = KeyMaterial::draw(cx.rng, version, cx.worker, token_in_use);
             if drawn.is_none() {
                 cx.counters.inc(Counter::MPFallbackTokenInit);
             }
             drawn
         });
         let id = local.map_or_else(|| cx.rng.next_u32(), |k| k.token.0);
-        let mut core = Core::new(cx, true, local, id);
-        if let Some(offer) = offer {
+        let mut core = Core::new(cx, true, version, local, id);
+        if let Some(offer) = offer.filter(|_| local.is_some()) {
             // RFC 8684 §3.1: one side's A is enough.
             core.checksum = offer.flags.contains(MpCapableFlags::CHECKSUM)
                 || cx.config.checksum == ChecksumPolicy::Always;
-            core.remote_denies_join = offer.flags.contains(MpCapableFlags::NO_MORE_SUBFLOWS);
+            core.learn_offer(&offer);
         }
-        let tcp = accepted_tcp(cx, &path, syn, local.is_some());
+        let tcp = accepted_tcp(cx, &path, syn, local.is_some(), &fast_open);
         let subflow = Subflow::new(
             core.allocate_id(),
             path,
@@ -173,7 +144,23 @@ impl Core {
             Phase::CapableAccepted,
         );
         core.add_initial(cx, subflow);
+        core.take_fast_open(cx, fast_open);
         Ok(core)
+    }
+
+    /// What a peer's MP_CAPABLE says besides its flag A.
+    fn learn_offer(&mut self, offer: &Offer) {
+        self.remote_denies_join =
+            self.version.has_flag_c() && offer.flags.contains(MpCapableFlags::NO_MORE_SUBFLOWS);
+        if let Some(key) = offer.key {
+            self.learn_key(key);
+        }
+    }
+
+    fn learn_key(&mut self, key: Key) {
+        let remote = KeyMaterial::new(self.version, key);
+        self.rcv_space = DataSpace::new(remote.idsn);
+        self.remote = Some(remote);
     }
 
     fn add_initial(&mut self, cx: &mut Cx<'_>, mut subflow: Subflow) {
@@ -219,7 +206,9 @@ impl Core {
                     return None;
                 }
                 cx.counters.inc(Counter::MPCapableSYNTX);
-                Some(self.capable(cx.config, None, None))
+                let key = self.local.map(|k| k.key);
+                let key = key.filter(|_| self.version.has_key_on_syn());
+                Some(self.capable(cx.config, key, None))
             }
             Phase::CapableAccepted if self.is_mptcp() && !s.plain_syn_seen => {
                 let key = self.local.map(|k| k.key);
@@ -255,7 +244,7 @@ impl Core {
         receiver_key: Option<Key>,
     ) -> MptcpOption {
         MptcpOption::MpCapable {
-            version: VERSION,
+            version: self.version.number(),
             flags: self.flags(config),
             sender_key,
             receiver_key,
@@ -269,7 +258,7 @@ impl Core {
         if self.checksum || config.checksum == ChecksumPolicy::Always {
             flags = flags | MpCapableFlags::CHECKSUM;
         }
-        if config.deny_join_initial {
+        if config.deny_join_initial && self.version.has_flag_c() {
             flags = flags | MpCapableFlags::NO_MORE_SUBFLOWS;
         }
         flags
@@ -282,7 +271,7 @@ impl Core {
         mapping: Option<(u16, u16)>,
     ) -> Option<MptcpOption> {
         Some(MptcpOption::MpCapable {
-            version: VERSION,
+            version: self.version.number(),
             flags: self.flags(config),
             sender_key: Some(self.local?.key),
             receiver_key: Some(self.remote?.key),
@@ -320,18 +309,18 @@ impl Core {
     fn on_capable_synack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
         let window = u64::from(packet.window);
         if self.is_mptcp() {
-            let offer = acceptable_capable(packet, cx.config, true);
-            let key = offer.as_ref().and_then(|o| o.key);
             // A box that mirrors options would have us talk to ourselves.
-            let key = key.filter(|k| Some(*k) != self.local.map(|l| l.key));
-            if let (Some(offer), Some(key)) = (offer, key) {
+            let own = self.local.map(|k| k.key);
+            let offer = version::offer_of_synack(packet, cx.config, self.version)
+                .filter(|offer| offer.key != own);
+            if let Some(offer) = offer {
                 cx.counters.inc(Counter::MPCapableSYNACKRX);
-                let remote = KeyMaterial::new(key);
-                self.rcv_space = DataSpace::new(remote.idsn);
-                self.remote = Some(remote);
+                self.learn_offer(&offer);
+                let s = &mut self.subflows[i];
+                s.third_ack_due = !self.version.has_keys_with_data();
+                s.tcp.ack_now();
                 self.checksum = offer.flags.contains(MpCapableFlags::CHECKSUM)
                     || cx.config.checksum == ChecksumPolicy::Always;
-                self.remote_denies_join = offer.flags.contains(MpCapableFlags::NO_MORE_SUBFLOWS);
                 self.snd_edge = window;
             } else {
                 cx.counters.inc(Counter::MPCapableFallbackSYNACK);
@@ -339,6 +328,7 @@ impl Core {
                 self.mode = Mode::Tcp;
             }
         }
+        self.settle_fast_open(cx, i, packet);
         self.subflows[i].phase = Phase::Established;
         self.establish(cx, i);
         true
@@ -370,20 +360,33 @@ impl Core {
         {
             return false;
         }
-        let names_keys = packet.options.mptcp.iter().any(|o| {
-            matches!(
-                o,
-                MptcpOption::MpCapable {
-                    version: VERSION,
-                    sender_key: Some(_),
-                    receiver_key: Some(_),
-                    ..
-                }
-            )
-        });
-        let decides = packet.seq == s.tcp.irs() + 1
+        let names_keys = self.keys_named(packet).is_some() || self.proves_keys(packet);
+        let decides = packet.seq == s.tcp.rcv_start()
             && (packet.options.mptcp.is_empty() || is_corrupt(packet));
         !names_keys && !decides
+    }
+
+    /// Both keys of a MP_CAPABLE, the sender's first, and its flags.
+    fn keys_named(&self, packet: &TcpPacket) -> Option<(Key, Key, MpCapableFlags)> {
+        packet.options.mptcp.iter().find_map(|o| match *o {
+            MptcpOption::MpCapable {
+                version,
+                flags,
+                sender_key: Some(sender),
+                receiver_key: Some(receiver),
+                ..
+            } if version == self.version.number() => Some((sender, receiver, flags)),
+            _ => None,
+        })
+    }
+
+    /// RFC 6824 §3.6 has a third packet without MP_CAPABLE end MPTCP, because a box may drop
+    /// options. But its MP_CAPABLE is never repeated, and both keys are known from the SYNs:
+    /// where it was lost, a DSS shows just as well that the client goes on with MPTCP and that
+    /// options pass.
+    fn proves_keys(&self, packet: &TcpPacket) -> bool {
+        let dss = |o: &MptcpOption| matches!(o, MptcpOption::Dss(_));
+        self.version.has_key_on_syn() && packet.options.mptcp.iter().any(dss)
     }
 
     fn on_capable_ack(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) -> bool {
@@ -392,30 +395,24 @@ impl Core {
             return false;
         }
         if self.is_mptcp() {
-            let keys = packet.options.mptcp.iter().find_map(|o| match *o {
-                MptcpOption::MpCapable {
-                    version: VERSION,
-                    flags,
-                    sender_key: Some(sender),
-                    receiver_key: Some(receiver),
-                    ..
-                } => Some((sender, receiver, flags)),
-                _ => None,
-            });
+            let keys = self.keys_named(packet);
             let proven = keys.filter(|(sender, receiver, _)| {
                 // An altered key means a compromised handshake: no MPTCP (RFC 8684 §3.1).
-                Some(*receiver) == self.local.map(|k| k.key) && sender != receiver
+                Some(*receiver) == self.local.map(|k| k.key)
+                    && sender != receiver
+                    && self.remote.is_none_or(|k| k.key == *sender)
             });
+            let window = u64::from(self.subflows[i].tcp.snd_wnd());
             if let Some((sender, _, flags)) = proven {
                 cx.counters.inc(Counter::MPCapableACKRX);
-                let remote = KeyMaterial::new(sender);
-                self.rcv_space = DataSpace::new(remote.idsn);
-                self.remote = Some(remote);
+                self.learn_key(sender);
                 self.fully_established = true;
                 self.checksum |= flags.contains(MpCapableFlags::CHECKSUM);
-                self.snd_edge = u64::from(self.subflows[i].tcp.snd_wnd());
+                self.snd_edge = self.snd_edge.max(window);
+            } else if keys.is_none() && self.proves_keys(packet) {
+                self.snd_edge = self.snd_edge.max(window);
             } else if keys.is_none()
-                && (packet.seq != self.subflows[i].tcp.irs() + 1
+                && (packet.seq != self.subflows[i].tcp.rcv_start()
                     || !(packet.options.mptcp.is_empty() || is_corrupt(packet)))
             {
                 // Not the first bytes, or a packet that overtook the third one: options
@@ -425,6 +422,9 @@ impl Core {
                 cx.counters.inc(Counter::MPCapableFallbackACK);
                 self.fallback = Some(Counter::MPCapableFallbackACK);
                 self.mode = Mode::Tcp;
+                // Answers to a SYN's data may be acknowledged already.
+                let acked = self.subflows[i].acked_to;
+                self.acknowledge_stream(cx, acked);
             }
         }
         self.subflows[i].phase = Phase::Established;
@@ -444,18 +444,28 @@ impl Core {
         self.fallback = Some(Counter::MPCapableSYNTXDrop);
         let path = self.subflows[i].path.clone();
         self.subflows[i].tcp = self.new_tcp(cx, &path, false);
+        self.subflows[i].tcp.forgo_ecn();
         true
     }
 }
 
-pub(crate) fn accepted_tcp(cx: &Cx<'_>, path: &SubflowPath, syn: &TcpPacket, mptcp: bool) -> Tcp {
+pub(crate) fn accepted_tcp(
+    cx: &Cx<'_>,
+    path: &SubflowPath,
+    syn: &TcpPacket,
+    mptcp: bool,
+    fast_open: &FastOpenSyn,
+) -> Tcp {
+    let mut config = tcp_config(cx.config, path, mptcp);
+    // RFC 8684 Appendix B.1: keys, a cookie and timestamps do not fit one SYN/ACK.
+    config.timestamps &= !(mptcp && fast_open.grant.is_some());
     Tcp::accept(
-        tcp_config(cx.config, path, mptcp),
+        config,
         cx.now,
         SeqNumber(cx.secrets.initial_sequence(cx.now, &path.tuple)),
         cx.secrets.timestamp_offset(&path.tuple),
         &SegmentIn {
-            payload_len: 0,
+            payload_len: u32::try_from(fast_open.data.len()).unwrap_or(u32::MAX),
             ..SegmentIn::from(syn)
         },
     )

@@ -97,6 +97,9 @@ pub struct ConnInfo {
     pub state: String,
     /// It is MPTCP (not fallen back, not plain TCP).
     pub mptcp: bool,
+    /// Version of MPTCP that was offered or answered; `None` on TCP that never was anything
+    /// else.
+    pub version: Option<u8>,
     /// Name of the counter that says why it fell back.
     pub fallback: Option<String>,
     /// The peer opened it.

@@ -5,6 +5,7 @@ use super::event::Event;
 use super::mapping::{Declared, Mapping, MappingChecksum, Step};
 use super::state::{Core, Mode};
 use super::subflow::Phase;
+use super::version::ChecksumFlagViolated;
 use crate::buf::Chain;
 use crate::counters::Counter;
 use crate::tcp::{ResetCause, SegmentIn, State};
@@ -115,12 +116,12 @@ impl Core {
         let mut fastclose = false;
         for option in &packet.options.mptcp {
             match *option {
-                MptcpOption::TcpRst { flags, reason: r } => {
+                MptcpOption::TcpRst { flags, reason: r } if self.version.explains_resets() => {
                     cx.counters.inc(Counter::MPRstRx);
                     self.subflows[i].reset_transient = flags & RESET_TRANSIENT != 0;
                     reason = Some(r);
                 }
-                MptcpOption::FastClose { receiver_key } => {
+                MptcpOption::FastClose { receiver_key } if self.version.explains_resets() => {
                     fastclose |= Some(receiver_key) == self.local.map(|k| k.key);
                 }
                 MptcpOption::MpFail { .. } => cx.counters.inc(Counter::MPFailRx),
@@ -185,7 +186,9 @@ impl Core {
                     data_len: Some(len),
                     checksum,
                     ..
-                } => self.on_capable_data(cx, i, len, checksum),
+                } if self.version.has_keys_with_data() => {
+                    self.on_capable_data(cx, i, len, checksum)
+                }
                 MptcpOption::MpJoinAck { .. } => {
                     // A repetition: our acknowledgment was lost.
                     self.subflows[i].tcp.ack_now();
@@ -195,19 +198,21 @@ impl Core {
                     address_id,
                     addr,
                     ..
-                } => self.on_echo(cx, address_id, addr),
+                } if self.version.authenticates_addresses() => self.on_echo(cx, address_id, addr),
                 MptcpOption::AddAddr {
+                    echo: false,
                     address_id,
                     addr,
                     port,
                     hmac,
-                    ..
                 } if self.is_mptcp() => {
                     self.confirm(cx, i);
                     self.on_add_addr(cx, i, address_id, addr, port, hmac);
                 }
                 MptcpOption::RemoveAddr { ids } if self.is_mptcp() => self.on_remove_addr(cx, ids),
-                MptcpOption::MpPrio { backup } if self.is_mptcp() => self.on_prio(cx, i, backup),
+                MptcpOption::MpPrio { backup, address_id } if self.is_mptcp() => {
+                    self.on_prio(cx, i, backup, address_id);
+                }
                 MptcpOption::MpFail { .. } => self.on_mp_fail(cx, i),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
@@ -252,26 +257,30 @@ impl Core {
     }
 
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
-        self.confirm(cx, i);
+        // An answer to a SYN's data may come from a server that has no keys yet and so sends no
+        // DATA_ACK (RFC 8684 Figure 19, erratum 6609).
+        let early = dss.data_ack.is_none() && self.subflows[i].tcp.syn_data_acked() > 0;
+        if early {
+            self.subflows[i].dss_seen = true;
+        } else {
+            self.confirm(cx, i);
+        }
         if let Some(ack) = dss.data_ack {
             self.on_data_ack(cx, i, ack);
         }
-        let Some(mapping) = dss.mapping else {
-            return;
+        let mapping = match self.version.read_mapping(dss, self.checksum) {
+            Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
+            _ if self.mode == Mode::Tcp => return,
+            Ok(Some(mapping)) => mapping,
+            Ok(None) => return,
+            Err(ChecksumFlagViolated) => {
+                return self.kill(
+                    i,
+                    Some(reset_reason::MPTCP_SPECIFIC),
+                    "checksum flag violated",
+                );
+            }
         };
-        if mapping.len == 0 {
-            return self.on_infinite_mapping(cx, i);
-        }
-        if self.mode == Mode::Tcp {
-            return;
-        }
-        if mapping.checksum.is_some() != self.checksum {
-            return self.kill(
-                i,
-                Some(reset_reason::MPTCP_SPECIFIC),
-                "checksum flag violated",
-            );
-        }
         if mapping.ssn == 0 {
             return self.on_empty_mapping(cx, i, &mapping, dss.data_fin);
         }
@@ -285,7 +294,7 @@ impl Core {
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
     fn covers(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
         let s = &self.subflows[i];
-        let first = packet.seq.diff(s.tcp.irs());
+        let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
         let len = i32::from(mapping.len) - i32::from(fin);

@@ -7,6 +7,7 @@ use rand::RngCore;
 
 use super::api::{Cx, JoinReject, OpenError, SubflowId, SubflowPath};
 use super::event::Event;
+use super::fastopen::FastOpenSyn;
 use super::handshake::{accepted_tcp, template};
 use super::key;
 use super::state::Core;
@@ -96,7 +97,7 @@ impl Core {
         };
         path.remote_id = address_id;
         path.local_id = self.local_id_of(path.tuple.local);
-        let tcp = accepted_tcp(cx, &path, syn, true);
+        let tcp = accepted_tcp(cx, &path, syn, true, &FastOpenSyn::default());
         let id = self.allocate_id();
         let mut subflow = Subflow::new(id, path, template, tcp, Phase::JoinAccepted);
         subflow.nonce_local = cx.rng.next_u32();
@@ -122,21 +123,35 @@ impl Core {
         }
     }
 
-    pub(crate) fn own_hmac(&self, i: usize) -> Option<[u8; 32]> {
+    pub(crate) fn own_hmac(&self, i: usize) -> Option<[u8; 20]> {
         let s = &self.subflows[i];
         let (local, remote) = (self.local?.key, self.remote?.key);
-        Some(key::join_hmac(local, remote, s.nonce_local, s.nonce_remote))
+        let nonces = (s.nonce_local, s.nonce_remote);
+        Some(key::join_hmac(
+            self.version,
+            local,
+            remote,
+            nonces.0,
+            nonces.1,
+        ))
     }
 
-    fn peer_hmac(&self, i: usize) -> Option<[u8; 32]> {
+    fn peer_hmac(&self, i: usize) -> Option<[u8; 20]> {
         let s = &self.subflows[i];
         let (local, remote) = (self.local?.key, self.remote?.key);
-        Some(key::join_hmac(remote, local, s.nonce_remote, s.nonce_local))
+        let nonces = (s.nonce_remote, s.nonce_local);
+        Some(key::join_hmac(
+            self.version,
+            remote,
+            local,
+            nonces.0,
+            nonces.1,
+        ))
     }
 
     /// The MP_JOIN that proves our key.
     pub(crate) fn join_ack(&self, i: usize) -> Option<MptcpOption> {
-        let hmac = key::leftmost160(&self.own_hmac(i)?);
+        let hmac = self.own_hmac(i)?;
         Some(MptcpOption::MpJoinAck { hmac })
     }
 
@@ -206,7 +221,7 @@ impl Core {
         };
         let genuine = self
             .peer_hmac(i)
-            .is_some_and(|expected| key::same(key::leftmost160(&expected), hmac));
+            .is_some_and(|expected| key::same(expected, hmac));
         if !genuine {
             cx.counters.inc(Counter::MPJoinAckHMacFailure);
             self.kill(
@@ -220,6 +235,9 @@ impl Core {
         // Only now is it the peer that says so: anybody may have sent the SYN.
         let path = &self.subflows[i].path;
         self.addresses.learned(path.remote_id, path.tuple.remote);
+        if !self.version.authenticates_addresses() {
+            self.addresses.heard(path.tuple.local.ip());
+        }
         self.join_established(cx, i);
         // The peer sends no data before this (RFC 8684 §3.2).
         self.subflows[i].tcp.ack_now();

@@ -1,4 +1,4 @@
-//! One MPTCP v1 connection (RFC 8684), and the plain TCP connection it falls back to.
+//! One MPTCP connection (RFC 8684, or RFC 6824), and the plain TCP connection it falls back to.
 //!
 //! Sans-I/O: packets, time and randomness come in as arguments, packets leave through a
 //! [`TxSink`], everything else through [`Actions`]. One [`Connection`] serves both roles,
@@ -29,8 +29,9 @@
 //! |---|---|
 //! | `connection`, `state` | the generic shell; everything else about a connection |
 //! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
+//! | `version` | what version 0 does differently |
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
-//! | `output`, `sendqueue`, `reinject`, `schedulers` | bytes out, once and again |
+//! | `output`, `segmentation`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
@@ -48,10 +49,12 @@ mod api;
 mod close;
 mod config;
 mod connection;
+mod copies;
 mod coupling;
 mod dsn;
 mod event;
 mod fallback;
+mod fastopen;
 mod handshake;
 mod info;
 mod input;
@@ -64,11 +67,13 @@ mod reassembly;
 mod recv;
 mod reinject;
 mod schedulers;
+mod segmentation;
 mod sendqueue;
 mod signals;
 mod state;
 mod subflow;
 mod timers;
+mod version;
 
 #[cfg(test)]
 mod tests;
@@ -80,5 +85,7 @@ pub use api::{
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
 pub use event::Event;
+pub use fastopen::FastOpenSyn;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;
+pub use version::Version;

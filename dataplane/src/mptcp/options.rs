@@ -6,16 +6,24 @@
 
 use crate::tcp::SynFields;
 use crate::wire::mptcp::{DataAck, Dss, DssMapping, MptcpOption};
-use crate::wire::tcp_options::{OptionsBuf, SackBlock, Timestamps};
+use crate::wire::tcp_options::{FastOpenCookie, OptionsBuf, SackBlock, Timestamps};
 
 /// Timestamps with their NOPs.
 pub(crate) const TIMESTAMPS_BYTES: usize = 12;
 /// A DSS with 8-byte DATA_ACK and DSN, SSN, length and checksum or its NOPs.
 pub(crate) const DSS_BYTES: usize = 28;
 
-/// Options of a SYN or SYN/ACK. 20 bytes at most, plus the MPTCP option.
-pub(crate) fn syn(fields: &SynFields, mptcp: Option<&MptcpOption>) -> OptionsBuf {
+/// Longest Fast Open cookie beside everything else in a SYN.
+const COOKIE_WITH_TIMESTAMPS_MAX: usize = 14;
+
+/// Options of a SYN or SYN/ACK. 20 bytes at most, plus the MPTCP option and Fast Open cookie.
+pub(crate) fn syn(
+    fields: &SynFields,
+    mptcp: Option<&MptcpOption>,
+    fast_open: Option<&FastOpenCookie>,
+) -> OptionsBuf {
     let mut out = OptionsBuf::new();
+    let long = fast_open.is_some_and(|c| c.as_slice().len() > COOKIE_WITH_TIMESTAMPS_MAX);
     // 4 + 2 + 10 + 4 bytes and a MP_JOIN SYN/ACK of 16 make 36: nothing can overflow.
     let written = out
         .mss(fields.mss)
@@ -23,7 +31,7 @@ pub(crate) fn syn(fields: &SynFields, mptcp: Option<&MptcpOption>) -> OptionsBuf
             if fields.sack_permitted {
                 out.sack_permitted()?;
             }
-            if let Some(t) = fields.timestamps {
+            if let Some(t) = fields.timestamps.filter(|_| !long) {
                 out.timestamps(t)?;
             }
             if let Some(shift) = fields.window_scale {
@@ -31,7 +39,8 @@ pub(crate) fn syn(fields: &SynFields, mptcp: Option<&MptcpOption>) -> OptionsBuf
             }
             Ok(())
         })
-        .and_then(|()| mptcp.map_or(Ok(()), |option| out.mptcp(option)));
+        .and_then(|()| mptcp.map_or(Ok(()), |option| out.mptcp(option)))
+        .and_then(|()| fast_open.map_or(Ok(()), |cookie| out.fast_open(cookie)));
     debug_assert!(written.is_ok(), "SYN options overflow");
     out
 }

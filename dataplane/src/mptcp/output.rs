@@ -1,12 +1,12 @@
-//! Data segments: new bursts, retransmissions, reinjections.
+//! Data segments: new bursts, retransmissions, and how any of them leaves.
 
 use super::api::{Cx, TxSink};
 use super::options;
 use super::recv::RecvStream;
-use super::schedulers::{Candidate, Class};
+use super::schedulers::{Candidate, Class, Decision, Demand, Pick};
 use super::state::{Core, Mode};
 use super::subflow::{Burst, Subflow};
-use crate::checksum::{self, Sum, copy_and_sum};
+use crate::checksum::{Sum, copy_and_sum};
 use crate::counters::Counter;
 use crate::io::{PortId, Tx};
 use crate::offload::header::TcpHeaderOut;
@@ -20,6 +20,12 @@ use crate::wire::tcp::{Flags, SeqNumber};
 const BURST_BYTES_MAX: u64 = 64_000;
 /// Ring slots that data leaves to ACKs.
 const ROOM_FOR_ACKS: u32 = 2;
+
+/// Whether the port of a subflow takes data.
+pub(super) fn has_room<S: TxSink>(sink: &S, s: &Subflow) -> bool {
+    sink.room(s.path.port) > ROOM_FOR_ACKS
+}
+
 /// A burst being taken from the application.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -37,7 +43,7 @@ pub(crate) struct Plan {
 
 /// What became of a data segment.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-enum Outcome {
+pub(super) enum Outcome {
     Sent,
     /// No room or no frame: later.
     Full,
@@ -50,7 +56,7 @@ enum Outcome {
 impl Core {
     // ---- which subflow ----
 
-    fn class(s: &Subflow) -> Class {
+    pub(super) fn class(s: &Subflow) -> Class {
         if s.impaired() {
             Class::LastResort
         } else if s.backup() {
@@ -60,42 +66,45 @@ impl Core {
         }
     }
 
-    /// The scheduler's choice among subflows that `fit`.
-    fn choose<S: TxSink>(
-        &mut self,
+    /// What a scheduler knows of each subflow. Those that do not `fit` have no budget.
+    pub(super) fn candidates<S: TxSink>(
+        &self,
         cx: &Cx<'_>,
         sink: &S,
-        full: &mut bool,
-        fits: impl Fn(&Subflow) -> bool + Copy,
-    ) -> Option<Candidate> {
-        let subflows = &self.subflows;
-        let mut no_room = false;
-        let picked = {
-            let room = |s: &Subflow| sink.room(s.path.port) > ROOM_FOR_ACKS;
-            let candidates = subflows
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| s.is_usable() && !s.port_down)
-                .map(|(index, s)| Candidate {
-                    index,
-                    srtt: s.tcp.srtt(),
-                    budget: if s.burst.is_none() && fits(s) && room(s) {
-                        s.tcp.send_budget(cx.now)
-                    } else {
-                        0
-                    },
-                    min_rtt: s.tcp.min_rtt(),
-                    in_flight: s.tcp.bytes_in_flight(),
-                    cwnd: s.tcp.cwnd(),
-                    class: Self::class(s),
-                });
-            no_room |= subflows
-                .iter()
-                .any(|s| s.is_usable() && !s.port_down && !room(s));
-            self.scheduler.pick(candidates)
-        };
-        *full |= picked.is_none() && no_room;
-        picked
+        fits: impl Fn(&Subflow) -> bool + Clone,
+    ) -> impl Iterator<Item = Candidate> + Clone {
+        let head = self.send.nxt();
+        let una = self.send.una();
+        self.subflows
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| s.is_usable() && !s.port_down)
+            .map(move |(index, s)| Candidate {
+                index,
+                id: s.id.0,
+                srtt: s.tcp.srtt(),
+                rttvar: s.tcp.rttvar(),
+                min_rtt: s.tcp.min_rtt(),
+                budget: if s.burst.is_none() && fits(s) && has_room(sink, s) {
+                    s.tcp.send_budget(cx.now)
+                } else {
+                    0
+                },
+                in_flight: s.tcp.bytes_in_flight(),
+                unacked: s.tcp.unacked_bytes(),
+                cwnd: s.tcp.cwnd(),
+                mss: s.tcp.mss(),
+                stalled: s.tcp.is_stalled(),
+                lags: s.given_to.max(una) < head,
+                class: Self::class(s),
+            })
+    }
+
+    /// Whether some port keeps a subflow from sending.
+    pub(super) fn short_of_room<S: TxSink>(&self, sink: &S) -> bool {
+        self.subflows
+            .iter()
+            .any(|s| s.is_usable() && !s.port_down && !has_room(sink, s))
     }
 
     /// Tells TCP whether a closed window is worth probing.
@@ -113,8 +122,9 @@ impl Core {
     /// Which subflow may take how much new data. `None`: not now.
     pub(crate) fn plan_burst<S: TxSink>(
         &mut self,
-        cx: &Cx<'_>,
+        cx: &mut Cx<'_>,
         sink: &S,
+        backlog: Option<u64>,
         full: &mut bool,
     ) -> Option<Plan> {
         let window = self.snd_edge.saturating_sub(self.send.nxt());
@@ -127,7 +137,8 @@ impl Core {
             self.help_head_of_line(cx);
             return None;
         }
-        let candidate = self.choose(cx, sink, full, |_| true)?;
+        let pick = self.choose(cx, sink, backlog, full)?;
+        let candidate = pick.candidate;
         let s = &self.subflows[candidate.index];
         let mss = u64::from(s.tcp.mss());
         // RFC 9293 §3.8.6.2.1: rather wait than send a sliver into a nearly full window.
@@ -145,7 +156,10 @@ impl Core {
             port: s.path.port,
             header_len: s.data_header_len(),
             mss: usize::try_from(mss).unwrap_or(usize::MAX),
-            bytes: room.min(u64::from(candidate.budget)).min(BURST_BYTES_MAX),
+            bytes: room
+                .min(u64::from(candidate.budget))
+                .min(pick.bytes_max)
+                .min(BURST_BYTES_MAX),
             frames: sink
                 .room(s.path.port)
                 .saturating_sub(ROOM_FOR_ACKS)
@@ -154,6 +168,33 @@ impl Core {
             len: 0,
             sum: Sum::ZERO,
         })
+    }
+
+    /// The scheduler's choice for new data.
+    fn choose<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &S,
+        backlog: Option<u64>,
+        full: &mut bool,
+    ) -> Option<Pick> {
+        let buffer = u64::from(cx.config.send_buffer_bytes);
+        let demand = Demand {
+            now: cx.now,
+            window: self.snd_edge.saturating_sub(self.send.una()).min(buffer),
+            waiting: backlog,
+        };
+        // Taken out, for it looks at the rest of the connection.
+        let mut scheduler = std::mem::take(&mut self.scheduler);
+        let decision = scheduler.pick(&demand, self.candidates(cx, sink, |_| true));
+        self.scheduler = scheduler;
+        match decision {
+            Decision::Send(pick) => return Some(pick),
+            Decision::Wait => cx.counters.inc(Counter::SchedulerWait),
+            Decision::Nothing => {}
+        }
+        *full |= self.short_of_room(sink);
+        None
     }
 
     /// Pulls a burst from the application straight into frames. Returns how many bytes.
@@ -240,7 +281,9 @@ impl Core {
             self.send.add_ref(off);
             off = self.send.chunk(off).map_or(end, |c| c.end());
         }
-        self.subflows[plan.i].burst = Some(Burst {
+        let s = &mut self.subflows[plan.i];
+        s.given_to = end;
+        s.burst = Some(Burst {
             start: plan.off,
             next: plan.off,
             end,
@@ -278,9 +321,14 @@ impl Core {
                     break;
                 };
                 let seq = self.subflows[i].tcp.snd_nxt();
-                let end = burst.next + u64::from(len);
+                let whole = self.transmit_segments(cx, sink, i, burst);
+                let end = whole.map_or(burst.next + u64::from(len), |(end, _)| end);
                 let last = end == burst.end;
-                match self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last) {
+                let outcome = match whole {
+                    Some((_, outcome)) => outcome,
+                    None => self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last),
+                };
+                match outcome {
                     Outcome::Sent => {}
                     Outcome::Full => {
                         full = true;
@@ -294,11 +342,16 @@ impl Core {
                 }
                 self.sent_max = self.sent_max.max(end);
                 let s = &mut self.subflows[i];
-                s.tcp.record_new(cx.now, len, burst.next, burst.map);
-                s.push_sent(burst.next, len);
+                for chunk in self.send.chunks_from(burst.next) {
+                    if chunk.off >= end {
+                        break;
+                    }
+                    s.tcp.record_new(cx.now, chunk.len, chunk.off, burst.map);
+                    s.push_sent(chunk.off, chunk.len);
+                    s.totals.bytes_sent += u64::from(chunk.len);
+                    s.totals.segments_sent += 1;
+                }
                 s.burst = (!last).then_some(Burst { next: end, ..burst });
-                s.totals.bytes_sent += u64::from(len);
-                s.totals.segments_sent += 1;
             }
         }
         full
@@ -347,97 +400,12 @@ impl Core {
         s.tcp.next_retransmit(cx.now)
     }
 
-    /// Ranges that other subflows failed.
-    pub(crate) fn send_reinjections<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
-        let mut full = false;
-        while !self.reinject.is_empty() && self.mode == Mode::Mptcp && !self.is_over() {
-            let reinject = std::mem::take(&mut self.reinject);
-            let candidate = self.choose(cx, sink, &mut full, |s| reinject.peek(s.id).is_some());
-            self.reinject = reinject;
-            let Some(i) = candidate.map(|c| c.index) else {
-                break;
-            };
-            let Some(range) = self.reinject.peek(self.subflows[i].id) else {
-                break;
-            };
-            let Some(chunk) = self.send.chunk(range.start) else {
-                self.reinject.sent(range);
-                continue;
-            };
-            let mss = u64::from(self.subflows[i].tcp.mss());
-            let end = range.end.min(chunk.end()).min(range.start + mss);
-            let len = u32::try_from(end - range.start).unwrap_or(0);
-            let sum = if range.start == chunk.off && end == chunk.end() {
-                chunk.sum
-            } else {
-                let skip = usize::try_from(range.start - chunk.off).unwrap_or(usize::MAX);
-                let part = chunk
-                    .payload()
-                    .and_then(|p| p.get(skip..skip + len as usize));
-                part.map_or(Sum::ZERO, checksum::sum)
-            };
-            let seq = self.subflows[i].tcp.snd_nxt();
-            let ssn = self.subflows[i].ssn(seq);
-            let map = self.mapping(range.start, ssn, u64::from(len), false, sum);
-            match self.transmit(cx, sink, i, range.start, len, seq, map, true) {
-                Outcome::Sent => {}
-                Outcome::Full => {
-                    full = true;
-                    break;
-                }
-                Outcome::NoCarrier => continue,
-                Outcome::Lost => {
-                    // Acknowledged in the meantime.
-                    self.reinject.sent(range.start..end);
-                    continue;
-                }
-            }
-            cx.counters.inc(Counter::MPTCPRetrans);
-            self.reinject.sent(range.start..end);
-            self.sent_max = self.sent_max.max(end);
-            self.send.add_ref(range.start);
-            let s = &mut self.subflows[i];
-            s.tcp.record_new(cx.now, len, range.start, map);
-            s.push_sent(range.start, len);
-            s.totals.bytes_sent += u64::from(len);
-            s.totals.bytes_reinjected += u64::from(len);
-            s.totals.segments_sent += 1;
-        }
-        full
-    }
-
-    /// The window or the send buffer is full, held up by data on a slower subflow: the
-    /// head goes out a second time (opportunistic retransmission, Raiciu et al. 2012).
-    fn help_head_of_line(&mut self, cx: &Cx<'_>) {
-        let head = self.send.una();
-        if head < self.opportunistic || self.send.unacked() == 0 || self.subflows.len() < 2 {
-            return;
-        }
-        let holds = |s: &Subflow| {
-            s.sent
-                .iter()
-                .any(|t| t.off <= head && head < t.off + u64::from(t.len))
-        };
-        let idle = |s: &Subflow| {
-            s.is_usable() && !s.impaired() && !s.backup() && s.tcp.send_budget(cx.now) > 0
-        };
-        if !self.subflows.iter().any(|s| idle(s) && !holds(s)) {
-            return;
-        }
-        let holder = self.subflows.iter().find(|s| holds(s)).map(|s| s.id);
-        let end = self.send.chunk(head).map(|c| c.end());
-        if let (Some(holder), Some(end)) = (holder, end) {
-            self.opportunistic = end;
-            self.reinject.add(head..end, Some(holder));
-        }
-    }
-
     /// Sends one data segment: in place if its frame is free and fits, else from a copy.
     #[expect(
         clippy::too_many_arguments,
         reason = "each is a field of the segment; a struct would only rename them"
     )]
-    fn transmit<S: TxSink>(
+    pub(super) fn transmit<S: TxSink>(
         &mut self,
         cx: &mut Cx<'_>,
         sink: &mut S,
@@ -455,18 +423,18 @@ impl Core {
         let options_len = s.data_options_len();
         let options = options::data(fields.timestamps, option.as_ref(), options_len);
         let header_len = s.template.header_len(options_len);
-        let flags = if push {
-            Flags::ACK | Flags::PSH
-        } else {
-            Flags::ACK
-        };
+        let marks = s.tcp.data_marks(seq);
+        let mut flags = fields.flags | marks.flags;
+        if push {
+            flags |= Flags::PSH;
+        }
         let header = TcpHeaderOut {
             seq,
             ack: fields.ack,
             flags,
             window: fields.window,
             urgent: 0,
-            ecn: 0,
+            ecn: marks.ecn,
         };
         let bytes = len as usize;
         let Some(chunk) = self.send.chunk_mut(off) else {
@@ -515,6 +483,18 @@ impl Core {
             frame.set_len(header_len + bytes);
             sink.send(port, frame)
         };
+        self.data_sent(cx, i, tx, ack)
+    }
+
+    /// What a port said to a data segment, or to a burst of them, that carries `ack`.
+    pub(super) fn data_sent(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        tx: Tx,
+        ack: Option<u64>,
+    ) -> Outcome {
+        let port = self.subflows[i].path.port;
         match tx {
             Tx::Queued => {}
             Tx::Full => {
@@ -549,12 +529,17 @@ impl Core {
 
     /// Whether data at `ssn` goes out with MP_CAPABLE instead of a DSS (RFC 8684 §3.1): the
     /// client's first, until the server is known to have the keys.
-    fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
-        !self.server && s.initial && ssn == 1 && !self.fully_established && self.is_mptcp()
+    pub(super) fn carries_keys(&self, s: &Subflow, ssn: u32) -> bool {
+        self.version.has_keys_with_data()
+            && !self.server
+            && s.initial
+            && ssn == 1
+            && !self.fully_established
+            && self.is_mptcp()
     }
 
     /// The MPTCP option of a data segment under `map`, and the DATA_ACK in it.
-    fn data_option(
+    pub(super) fn data_option(
         &self,
         cx: &mut Cx<'_>,
         i: usize,

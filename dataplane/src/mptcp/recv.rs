@@ -1,4 +1,10 @@
 //! The in-order byte stream an application reads.
+//!
+//! Urgent data (RFC 9293 §3.8.5) is part of it, in its place, as with SO_OOBINLINE on a socket:
+//! URG and urgent pointer are neither reported nor obeyed (RFC 6093 §6 asks new applications not
+//! to use them). Boxes clear and rewrite both, so a byte taken out of the stream by their word
+//! would shift every mapping behind it (RFC 8684 §3.3.1 keeps urgent bytes in the data sequence
+//! space). braid never sends URG.
 
 use std::collections::VecDeque;
 

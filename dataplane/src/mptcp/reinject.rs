@@ -2,7 +2,13 @@
 
 use std::ops::Range;
 
-use super::api::SubflowId;
+use super::api::{Cx, SubflowId, TxSink};
+use super::output::Outcome;
+use super::schedulers::{Candidate, Scheduler};
+use super::state::{Core, Mode};
+use super::subflow::Subflow;
+use crate::counters::Counter;
+use crate::tcp::MapRef;
 
 /// Ranges kept. When more would be needed, neighbours are joined: sending a gap twice is
 /// cheaper than forgetting a range.
@@ -105,6 +111,12 @@ impl ReinjectQueue {
             .map(|e| e.start..e.end)
     }
 
+    /// Which subflow must not carry the queued range that starts at `off`.
+    pub(crate) fn avoids(&self, off: u64) -> Option<SubflowId> {
+        let index = self.entries.partition_point(|e| e.end <= off);
+        self.entries.get(index).and_then(|e| e.avoid)
+    }
+
     /// `range`, which starts a queued range, was sent.
     pub(crate) fn sent(&mut self, range: Range<u64>) {
         let index = self.entries.partition_point(|e| e.end <= range.start);
@@ -128,6 +140,112 @@ impl ReinjectQueue {
 
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+    }
+}
+
+impl Core {
+    /// Ranges that other subflows failed.
+    pub(crate) fn send_reinjections<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
+        let mut full = false;
+        while !self.reinject.is_empty() && self.mode == Mode::Mptcp && !self.is_over() {
+            let may = |s: &Subflow| self.reinject.peek(s.id).is_some();
+            let candidates = self.candidates(cx, sink, may);
+            let Some(Candidate {
+                index: i, budget, ..
+            }) = Scheduler::pick_repair(candidates)
+            else {
+                full |= self.short_of_room(sink);
+                break;
+            };
+            let Some(range) = self.reinject.peek(self.subflows[i].id) else {
+                break;
+            };
+            if let Some(end) = self.is_elsewhere(range.start) {
+                self.reinject.sent(range.start..end.min(range.end));
+                continue;
+            }
+            // RFC 8684 §3.3.5: a subflow's own window is obeyed, too.
+            let room = self.subflows[i].tcp.mss().min(budget);
+            let room = u64::from(room).min(range.end - range.start);
+            let room = u32::try_from(room).unwrap_or(u32::MAX);
+            let Some((end, sum)) = self.part(range.start, room) else {
+                // Acknowledged in the meantime.
+                self.reinject.sent(range);
+                continue;
+            };
+            let len = u32::try_from(end - range.start).unwrap_or(0);
+            let seq = self.subflows[i].tcp.snd_nxt();
+            let ssn = self.subflows[i].ssn(seq);
+            let map = self.mapping(range.start, ssn, u64::from(len), false, sum);
+            match self.transmit(cx, sink, i, range.start, len, seq, map, true) {
+                Outcome::Sent => {}
+                Outcome::Full => {
+                    full = true;
+                    break;
+                }
+                Outcome::NoCarrier => continue,
+                Outcome::Lost => {
+                    // Acknowledged in the meantime.
+                    self.reinject.sent(range.start..end);
+                    continue;
+                }
+            }
+            cx.counters.inc(Counter::MPTCPRetrans);
+            self.reinject.sent(range.start..end);
+            self.record_again(cx, i, range.start, len, map);
+            self.subflows[i].totals.bytes_reinjected += u64::from(len);
+        }
+        full
+    }
+
+    /// Subflow `i` has sent bytes that another one was given.
+    pub(super) fn record_again(&mut self, cx: &Cx<'_>, i: usize, off: u64, len: u32, map: MapRef) {
+        self.sent_max = self.sent_max.max(off + u64::from(len));
+        self.send.add_ref(off);
+        let s = &mut self.subflows[i];
+        s.tcp.record_new(cx.now, len, off, map);
+        s.push_sent(off, len);
+        s.totals.bytes_sent += u64::from(len);
+        s.totals.segments_sent += 1;
+    }
+
+    /// How far a subflow in good order already has outstanding what is to be sent again from
+    /// `off` on: because it was reinjected at an earlier timeout, or by the redundant
+    /// scheduler. That subflow retransmits it itself, and should it fail, its own timeout
+    /// brings it back here.
+    fn is_elsewhere(&self, off: u64) -> Option<u64> {
+        let avoided = self.reinject.avoids(off);
+        if self.send.refs(off) <= u32::from(avoided.is_some()) {
+            return None;
+        }
+        self.subflows
+            .iter()
+            .filter(|s| Some(s.id) != avoided && s.is_usable())
+            .filter(|s| !s.impaired() && !s.tcp.is_stalled())
+            .find_map(|s| s.holds(off))
+    }
+
+    /// The window or the send buffer is full, held up by data on a slower subflow: the
+    /// head goes out a second time (opportunistic retransmission, Raiciu et al. 2012).
+    pub(super) fn help_head_of_line(&mut self, cx: &Cx<'_>) {
+        let head = self.send.una();
+        if head < self.opportunistic || self.send.unacked() == 0 || self.subflows.len() < 2 {
+            return;
+        }
+        let holds = |s: &Subflow| s.holds(head).is_some();
+        let idle = |s: &Subflow| {
+            s.is_usable() && !s.impaired() && !s.backup() && s.tcp.send_budget(cx.now) > 0
+        };
+        if !self.subflows.iter().any(|s| idle(s) && !holds(s)) {
+            return;
+        }
+        let holder = self.subflows.iter().find(|s| holds(s)).map(|s| s.id);
+        let end = self.send.chunk(head).map(|c| c.end());
+        self.scheduler.window_blocked();
+        if let (Some(holder), Some(end)) = (holder, end) {
+            self.opportunistic = end;
+            self.reinject.add(head..end, Some(holder));
+        }
     }
 }
 

@@ -133,6 +133,12 @@ impl SendQueue {
         self.chunks.get_mut(index)
     }
 
+    /// The chunks from the one that holds `off` on.
+    pub(crate) fn chunks_from(&self, off: u64) -> impl Iterator<Item = &Chunk> + Clone {
+        let index = self.index(off).unwrap_or(self.chunks.len());
+        self.chunks.range(index..)
+    }
+
     /// A subflow has sent (part of) the chunk that holds `off`.
     pub(crate) fn add_ref(&mut self, off: u64) {
         if let Some(chunk) = self.chunk_mut(off) {
@@ -158,7 +164,12 @@ impl SendQueue {
 
     /// Whether some live subflow has the byte outstanding.
     pub(crate) fn outstanding(&self, off: u64) -> bool {
-        self.chunk(off).is_some_and(|c| c.refs > 0)
+        self.refs(off) > 0
+    }
+
+    /// Outstanding transmissions of (parts of) the chunk that holds `off`.
+    pub(crate) fn refs(&self, off: u64) -> u32 {
+        self.chunk(off).map_or(0, |c| c.refs)
     }
 
     /// Everything below `off` arrived. Returns how many bytes that is news for.

@@ -7,7 +7,7 @@ use super::options::{self, AckOptions};
 use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::buf::Frame;
-use crate::checksum::Sum;
+use crate::checksum::{Sum, copy_and_sum};
 use crate::counters::Counter;
 use crate::io::Tx;
 use crate::offload::header::TcpHeaderOut;
@@ -112,6 +112,7 @@ impl Core {
         let s = &self.subflows[i];
         let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
         let empty = s.signals.is_empty() && !s.data_fin_due && !s.probe_due;
+        let acks = acks || s.third_ack_due;
         due || s.closing || s.rst_unsent || (acks && (s.tcp.is_ack_due(cx.now) || !empty))
     }
 
@@ -137,7 +138,7 @@ impl Core {
                 return true;
             };
             let s = &mut self.subflows[i];
-            let control = if acks {
+            let control = if acks || s.third_ack_due {
                 s.tcp.next_control(cx.now)
             } else {
                 s.tcp.next_control_but_ack(cx.now)
@@ -213,23 +214,25 @@ impl Core {
         attempt: u8,
     ) -> Tx {
         let option = self.syn_option(cx, i, attempt);
-        let s = &mut self.subflows[i];
-        let fields = s.tcp.syn_fields(cx.now);
-        let options = options::syn(&fields, option.as_ref());
-        let mut flags = Flags::SYN;
-        if fields.ack.is_some() {
-            flags |= Flags::ACK;
-        }
+        let cookie = self.fast_open_option(i, attempt);
+        let fields = self.subflows[i].tcp.syn_fields(cx.now);
+        let options = options::syn(&fields, option.as_ref(), cookie.as_ref());
+        let s = &self.subflows[i];
+        let port = s.path.port;
         let header = TcpHeaderOut {
             seq: s.tcp.iss(),
             ack: fields.ack.unwrap_or_default(),
-            flags,
+            flags: fields.flags,
             window: fields.window,
             urgent: 0,
             ecn: 0,
         };
-        emit(s, &mut frame, &header, &options);
-        sink.send(s.path.port, &frame)
+        emit_with(s, &mut frame, &header, &options, self.syn_data(i, attempt));
+        let tx = sink.send(port, &frame);
+        if tx == Tx::Queued && attempt == 0 {
+            self.first_syn_sent(cx, i);
+        }
+        tx
     }
 
     fn send_reset<S: TxSink>(
@@ -248,7 +251,10 @@ impl Core {
         s.rst_unsent = false;
         let mut options = OptionsBuf::new();
         // 4 + 12 + 12 bytes: everything fits.
+        // Version 0 has neither on a RST.
+        let explains = self.version.explains_resets();
         if s.reset_fastclose
+            && explains
             && let Some(option) = fastclose
         {
             let _ = options.mptcp(&option);
@@ -256,7 +262,7 @@ impl Core {
         if let Some(dsn) = s.reset_fail {
             let _ = options.mptcp(&MptcpOption::MpFail { dsn });
         }
-        if let Some(reason) = s.reset_reason {
+        if let Some(reason) = s.reset_reason.filter(|_| explains) {
             let _ = options.mptcp(&MptcpOption::TcpRst { flags: 0, reason });
             cx.counters.inc(Counter::MPRstTx);
         }
@@ -298,7 +304,7 @@ impl Core {
     /// that the server has it.
     fn owes_keys(&self, i: usize) -> bool {
         let s = &self.subflows[i];
-        let data_sent = s.tcp.snd_nxt() != s.tcp.iss() + 1;
+        let data_sent = s.tcp.snd_nxt() != s.tcp.snd_start();
         self.is_mptcp()
             && !self.server
             && s.initial
@@ -369,7 +375,7 @@ impl Core {
         let header = TcpHeaderOut {
             seq,
             ack: fields.ack,
-            flags,
+            flags: flags | fields.flags,
             window: fields.window,
             urgent: 0,
             ecn: 0,
@@ -378,6 +384,7 @@ impl Core {
         let tx = sink.send(s.path.port, &frame);
         if tx == Tx::Queued {
             s.tcp.ack_sent(cx.now);
+            s.third_ack_due = false;
             s.totals.acks_sent += 1;
         }
         tx
@@ -386,6 +393,17 @@ impl Core {
 
 /// Writes a segment without payload.
 fn emit(s: &Subflow, frame: &mut Frame, header: &TcpHeaderOut, options: &OptionsBuf) {
+    emit_with(s, frame, header, options, &[]);
+}
+
+/// Writes a segment and a copy of its payload.
+fn emit_with(
+    s: &Subflow,
+    frame: &mut Frame,
+    header: &TcpHeaderOut,
+    options: &OptionsBuf,
+    payload: &[u8],
+) {
     // RFC 9293 §3.10.7.3: before the SYN is answered only a RST may go besides it.
     debug_assert!(
         s.tcp.state() != State::SynSent
@@ -396,6 +414,12 @@ fn emit(s: &Subflow, frame: &mut Frame, header: &TcpHeaderOut, options: &Options
         debug_assert!(false, "a fresh frame is in flight");
         return;
     };
-    let len = s.template.emit(out, header, options, 0, Sum::ZERO);
-    frame.set_len(len);
+    let behind = s.template.header_len(options.padded_len());
+    let Some(room) = out.get_mut(behind..behind + payload.len()) else {
+        debug_assert!(false, "a fresh frame has no room for a segment");
+        return;
+    };
+    let sum = copy_and_sum(room, payload);
+    s.template.emit(out, header, options, payload.len(), sum);
+    frame.set_len(behind + payload.len());
 }

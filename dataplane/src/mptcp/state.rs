@@ -8,6 +8,7 @@ use super::api::{CloseReason, Cx, FlowChange, SubflowId};
 use super::close::Closing;
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::fastopen::FastOpen;
 use super::info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 use super::key::KeyMaterial;
 use super::reassembly::Reassembly;
@@ -16,6 +17,7 @@ use super::reinject::ReinjectQueue;
 use super::schedulers::Scheduler;
 use super::sendqueue::SendQueue;
 use super::subflow::{Death, Subflow};
+use super::version::Version;
 use crate::counters::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::mptcp::reset_reason;
@@ -37,6 +39,7 @@ pub(crate) enum Mode {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) mode: Mode,
+    pub(crate) version: Version,
     /// The peer opened it.
     pub(crate) server: bool,
     /// Number in events: the own token, or a random number for plain TCP.
@@ -90,6 +93,7 @@ pub(crate) struct Core {
     pub(crate) rx_news: bool,
 
     pub(crate) closing: Closing,
+    pub(crate) fast_open: FastOpen,
     created_at: Instant,
     pub(crate) subflowless_since: Option<Instant>,
     pub(crate) subflowless_timeout: Duration,
@@ -104,13 +108,20 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    pub(crate) fn new(cx: &Cx<'_>, server: bool, local: Option<KeyMaterial>, id: u32) -> Self {
+    pub(crate) fn new(
+        cx: &Cx<'_>,
+        server: bool,
+        version: Version,
+        local: Option<KeyMaterial>,
+        id: u32,
+    ) -> Self {
         Self {
             mode: if local.is_some() {
                 Mode::Mptcp
             } else {
                 Mode::Tcp
             },
+            version,
             server,
             id,
             snd_space: local.map_or_else(DataSpace::default, |k| DataSpace::new(k.idsn)),
@@ -141,6 +152,7 @@ impl Core {
             rx: RecvStream::default(),
             rx_news: false,
             closing: Closing::default(),
+            fast_open: FastOpen::default(),
             created_at: cx.now,
             subflowless_since: None,
             subflowless_timeout: cx.config.subflowless_timeout,
@@ -194,7 +206,8 @@ impl Core {
         self.established_news = true;
         let mptcp = self.is_mptcp();
         let s = &mut self.subflows[i];
-        if !mptcp {
+        // Early answers of Fast Open keep the room that they left with.
+        if !mptcp && s.tcp.snd_nxt() == s.tcp.snd_start() {
             s.dss_room = 0;
         }
         s.was_established = true;
@@ -419,6 +432,7 @@ impl Core {
             remote_token: self.remote.map(|k| k.token.0),
             state: self.state_name(),
             mptcp: self.is_mptcp(),
+            version: self.local.map(|_| self.version.number()),
             fallback: self.fallback.map(|c| c.as_str().to_owned()),
             server: self.server,
             checksum: self.checksum,

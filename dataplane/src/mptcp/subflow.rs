@@ -112,6 +112,8 @@ pub(crate) struct Subflow {
     pub(crate) nonce_remote: u32,
     /// Next repetition of the MP_JOIN ACK, and how many there were.
     pub(crate) join_ack: Option<(Instant, u8)>,
+    /// The ACK with MP_CAPABLE has to leave before the first data (RFC 6824 §3.6).
+    pub(crate) third_ack_due: bool,
     /// A SYN without MP_CAPABLE arrived after one with it: answer without.
     pub(crate) plain_syn_seen: bool,
     /// Mappings received and bytes that wait for them.
@@ -122,6 +124,9 @@ pub(crate) struct Subflow {
     sent_front_acked: u32,
     /// Filled but not taken by the port.
     pub(crate) burst: Option<Burst>,
+    /// End of the newest bytes it was given. Under the redundant scheduler it carried
+    /// everything below, but for what was DATA_ACKed before its turn came.
+    pub(crate) given_to: u64,
     /// Option bytes for the DSS on data segments: 0 on plain TCP from the start.
     pub(crate) dss_room: usize,
     /// A DATA_ACK arrived on this subflow.
@@ -199,11 +204,13 @@ impl Subflow {
             nonce_local: 0,
             nonce_remote: 0,
             join_ack: None,
+            third_ack_due: false,
             plain_syn_seen: false,
             rx: RxMappings::default(),
             sent: VecDeque::new(),
             sent_front_acked: 0,
             burst: None,
+            given_to: 0,
             dss_room: DSS_BYTES,
             confirmed: false,
             acked_to: 0,
@@ -246,10 +253,12 @@ impl Subflow {
 
     /// May carry data at all.
     pub(crate) fn is_usable(&self) -> bool {
-        self.phase == Phase::Established
-            && self.death.is_none()
-            && !self.closing
-            && self.tcp.state().may_send()
+        let open = match self.phase {
+            Phase::Established => self.tcp.state().may_send(),
+            Phase::CapableAccepted => self.tcp.may_answer_early(),
+            _ => false,
+        };
+        open && self.death.is_none() && !self.closing && !self.third_ack_due
     }
 
     /// May be asked to carry signals.
@@ -293,9 +302,9 @@ impl Subflow {
         self.template.header_len(self.data_options_len())
     }
 
-    /// Relative subflow sequence number of `seq` (SSN 1 is the first byte).
+    /// Relative subflow sequence number of `seq` (SSN 1 is the first byte behind the SYN).
     pub(crate) fn ssn(&self, seq: SeqNumber) -> u32 {
-        seq.diff(self.tcp.iss()).cast_unsigned()
+        seq.diff(self.tcp.snd_start() - 1).cast_unsigned()
     }
 
     /// Position in the received stream of a relative SSN from the peer, read near the data
@@ -308,6 +317,15 @@ impl Subflow {
     /// Records a new transmission, for which the queue holds a reference.
     pub(crate) fn push_sent(&mut self, off: u64, len: u32) {
         self.sent.push_back(Sent { off, len });
+    }
+
+    /// Whether `off` is outstanding here; if so, the end of that transmission.
+    pub(crate) fn holds(&self, off: u64) -> Option<u64> {
+        self.sent
+            .iter()
+            .map(|t| (t.off, t.off + u64::from(t.len)))
+            .find(|(start, end)| (*start..*end).contains(&off))
+            .map(|(_, end)| end)
     }
 
     /// TCP was acknowledged for `n` more bytes: gives up what needs no resending. Returns

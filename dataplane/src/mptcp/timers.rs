@@ -236,11 +236,7 @@ impl Core {
                 let holder = self
                     .subflows
                     .iter()
-                    .find(|s| {
-                        s.sent
-                            .iter()
-                            .any(|t| t.off <= head && head < t.off + u64::from(t.len))
-                    })
+                    .find(|s| s.holds(head).is_some())
                     .map(|s| s.id);
                 if let Some(end) = self.send.chunk(head).map(|c| c.end())
                     && self.subflows.len() > 1

@@ -216,6 +216,9 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     let m = &setup.mptcp;
     let mut mptcp = MptcpConfig {
         checksum: m.checksum,
+        allow_v0: m.allow_v0,
+        connect_version: m.connect_version,
+        fast_open: m.fast_open,
         scheduler: m.scheduler,
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,
@@ -224,6 +227,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     };
     mptcp.tcp.congestion = m.congestion;
     mptcp.tcp.pacing = m.pacing;
+    mptcp.tcp.ecn = m.ecn;
     // Nothing is advertised that the pool cannot hold: a connection may pin an eighth.
     mptcp.recv_buffer_frames = mptcp.recv_buffer_frames.min(setup.frames / 8);
     let bytes = mptcp.recv_buffer_frames.saturating_mul(1420);

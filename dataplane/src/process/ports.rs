@@ -15,6 +15,9 @@ use crate::worker::run::PortSlot;
 /// Frames that receiving leaves to sending: an eighth of a pool.
 const TX_RESERVE_SHARE: u32 = 8;
 
+/// What the length field of IPv4 can say.
+const IP_BYTES_MAX: u32 = 65_535;
+
 /// Bytes of Ethernet header with two VLAN tags.
 const L2_BYTES_MAX: u32 = 14 + 8;
 
@@ -113,8 +116,10 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
                 what: format!("socket of {} queue {queue}", interface.name),
                 source,
             })?;
+            let segment_bytes = crate::io::Port::caps(&port).tx_segment_bytes;
             out[i % workers].0.push(PortSlot {
                 port,
+                segment_bytes,
                 interface: id,
                 pool,
                 mtu: interface.mtu,
@@ -141,15 +146,20 @@ fn xsk_config(setup: &Setup, interface: &InterfaceSetup, queue: u32) -> XskConfi
         bind: match (interface.mode, interface.zero_copy_required) {
             (PortMode::ZeroCopy, true) => BindMode::ZeroCopy,
             (PortMode::ZeroCopy, false) => BindMode::Auto,
-            (PortMode::Native | PortMode::Generic, _) => BindMode::Copy,
+            (PortMode::Native | PortMode::Generic | PortMode::Superframe, _) => BindMode::Copy,
         },
-        generic: interface.mode == PortMode::Generic,
+        generic: matches!(interface.mode, PortMode::Generic | PortMode::Superframe),
+        scatter_gather: interface.mode == PortMode::Superframe,
+        gso_lane: interface.mode == PortMode::Superframe,
         rx_ring: setup.rx_ring,
         tx_ring: setup.tx_ring,
         fill_frames: (share / queues.max(1)).min(setup.rx_ring),
         reserve_frames: setup.frames / TX_RESERVE_SHARE,
         mtu: interface.mtu,
-        rx_superframe_bytes: interface.mtu + L2_BYTES_MAX,
+        rx_superframe_bytes: match interface.mode {
+            PortMode::Superframe => IP_BYTES_MAX.max(interface.mtu),
+            _ => interface.mtu,
+        } + L2_BYTES_MAX,
         rx_checksum: interface.rx_checksum,
         ..XskConfig::new(&interface.name)
     }

@@ -541,6 +541,7 @@ mod tests {
             remote_token: Some(1),
             state: "M_ESTABLISHED".to_owned(),
             mptcp: true,
+            version: Some(1),
             fallback: None,
             server: true,
             checksum: false,

@@ -31,6 +31,8 @@ struct Delivery {
     dsack: bool,
     /// Segments newly SACKed.
     sacked: u32,
+    /// Segments newly acknowledged or SACKed.
+    segments: u32,
 }
 
 impl Tcp {
@@ -74,6 +76,10 @@ impl Tcp {
         self.end_tail_probe(seg, &delivery);
         if advanced && delivery.original_arrived {
             self.undo_recovery();
+        }
+        if self.ecn.is_echo(seg.flags) {
+            c.add(Counter::TCPDeliveredCE, delivery.segments.into());
+            self.on_echo(self.snd_nxt - before, c);
         }
         let lost = self.detect_losses(now, c) + self.reno_losses(advanced, c);
         verdict.lost = self.board.lost_segments() > 0;
@@ -275,7 +281,7 @@ impl Tcp {
         if self.sack || self.board.is_empty() {
             return 0;
         }
-        let third = self.recovery.is_open() && self.recovery.duplicates >= DUP_THRESH;
+        let third = !self.recovery.is_recovering() && self.recovery.duplicates >= DUP_THRESH;
         let partial = advanced
             && matches!(self.recovery.phase, Phase::Fast(_))
             && self.snd_una < self.recovery.until
@@ -293,17 +299,44 @@ impl Tcp {
     }
 
     fn enter_recovery(&mut self, c: &mut Counters) {
-        if !self.recovery.is_open() {
+        if self.recovery.is_recovering() {
             return;
         }
-        let flight = self.snd_nxt - self.snd_una;
-        self.congestion.on_congestion_event(flight);
-        self.recovery.phase = Phase::Fast(Prr::enter(flight));
+        self.recovery.phase = match std::mem::replace(&mut self.recovery.phase, Phase::Open) {
+            // This round's congestion is answered already.
+            Phase::Reduced(prr) => {
+                self.recovery.undoable = false;
+                Phase::Fast(prr)
+            }
+            _ => {
+                self.recovery.undoable = true;
+                Phase::Fast(self.reduce(self.snd_nxt - self.snd_una))
+            }
+        };
         self.recovery.until = self.snd_nxt;
         self.recovery.probe_wanted = false;
         self.recovery.probe_end = None;
         self.totals.recoveries += 1;
         c.inc(Counter::TCPSackRecovery);
+    }
+
+    /// A congestion event: the threshold falls, PRR takes the window there.
+    fn reduce(&mut self, flight: u32) -> Prr {
+        self.congestion.on_congestion_event(flight);
+        self.ecn.reduced();
+        Prr::enter(flight)
+    }
+
+    /// The peer echoes a mark: as if a segment had been lost, but nothing is sent again
+    /// (RFC 3168 §6.1.2). `flight` was outstanding before this ACK.
+    fn on_echo(&mut self, flight: u32, c: &mut Counters) {
+        if !self.recovery.is_open() || !self.ecn.is_news(self.snd_una) {
+            return;
+        }
+        self.recovery.phase = Phase::Reduced(self.reduce(flight));
+        self.recovery.until = self.snd_nxt;
+        self.totals.ecn_reductions += 1;
+        c.inc(Counter::TCPEcnReduced);
     }
 
     /// RFC 8985 §7.4: what became of the tail loss probe.
@@ -321,6 +354,7 @@ impl Tcp {
             if !delivery.original_arrived && self.recovery.is_open() {
                 let flight = self.board.in_flight().max(self.mss());
                 self.congestion.on_congestion_event(flight);
+                self.ecn.reduced();
                 let window = &mut self.congestion.window;
                 window.cwnd = window.cwnd.min(window.ssthresh);
             }
@@ -329,10 +363,12 @@ impl Tcp {
 
     /// The retransmission was needless: as if nothing had happened (RFC 4015 in spirit).
     fn undo_recovery(&mut self) {
-        if self.recovery.is_open() {
+        if !self.recovery.is_recovering() {
             return;
         }
-        self.congestion.undo();
+        if self.recovery.undoable {
+            self.congestion.undo();
+        }
         self.recovery.phase = Phase::Open;
         self.recovery.force_one = false;
         self.board.unmark_lost();
@@ -357,7 +393,7 @@ impl Tcp {
             delivery.bytes.max(pipe_before.saturating_sub(pipe))
         };
         match &mut self.recovery.phase {
-            Phase::Fast(prr) if !over => {
+            Phase::Fast(prr) | Phase::Reduced(prr) if !over => {
                 let safe = advanced && lost == 0;
                 let ssthresh = self.congestion.window.ssthresh;
                 self.congestion.window.cwnd = prr.on_ack(delivered, pipe, ssthresh, mss, safe);
@@ -367,6 +403,11 @@ impl Tcp {
                 self.congestion.window.cwnd = self.congestion.window.ssthresh;
                 self.recovery.phase = Phase::Open;
                 self.rack.on_recovery_end();
+                return;
+            }
+            Phase::Reduced(_) => {
+                self.congestion.window.cwnd = self.congestion.window.ssthresh;
+                self.recovery.phase = Phase::Open;
                 return;
             }
             Phase::Loss if over && advanced => {
@@ -432,7 +473,7 @@ impl Tcp {
         }
         if let Some(srtt) = self.rtt.srtt() {
             let rate = {
-                let fast = matches!(self.recovery.phase, Phase::Fast(_));
+                let fast = matches!(self.recovery.phase, Phase::Fast(_) | Phase::Reduced(_));
                 self.congestion.pacing_rate(srtt, fast)
             };
             let mss = self.mss();
@@ -444,6 +485,7 @@ impl Tcp {
 impl Delivery {
     fn note(&mut self, sent: &TxSeg) {
         self.bytes += sent.len;
+        self.segments += 1;
         if !sent.retransmitted() {
             self.first_sent.get_or_insert(sent.sent_at);
             let last = self.last_sent.get_or_insert(sent.sent_at);

@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::ecn::EcnPolicy;
+
 /// Which congestion controller a connection runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,6 +41,8 @@ pub struct TcpConfig {
     pub timestamps: bool,
     /// Offer SACK (RFC 2018).
     pub sack: bool,
+    /// Explicit congestion notification (RFC 3168).
+    pub ecn: EcnPolicy,
     /// Segments that may be outstanding: bounds the scoreboard.
     pub segments_max: u32,
     /// Congestion controller.
@@ -80,6 +84,7 @@ impl Default for TcpConfig {
             window_scale: true,
             timestamps: true,
             sack: true,
+            ecn: EcnPolicy::default(),
             segments_max: 16_384,
             congestion: CongestionKind::default(),
             pacing: true,

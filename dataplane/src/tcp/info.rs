@@ -10,7 +10,7 @@ use super::recovery::Phase;
 pub struct TcpInfo {
     /// RFC 9293 name.
     pub state: String,
-    /// `open`, `recovery` or `loss`.
+    /// `open`, `reduced` (by ECN), `recovery` or `loss`.
     pub phase: String,
     /// Congestion controller.
     pub congestion: String,
@@ -52,6 +52,8 @@ pub struct TcpInfo {
     pub timestamps: bool,
     /// SACK in use.
     pub sack: bool,
+    /// ECN in use.
+    pub ecn: bool,
     /// Window scaling in use: theirs, ours.
     pub window_scale: Option<(u8, u8)>,
     /// Data segments sent, retransmissions included.
@@ -80,6 +82,8 @@ pub struct TcpInfo {
     pub dsacks: u64,
     /// Segments received with Congestion Experienced.
     pub ce_segments: u64,
+    /// Times the window was lowered because the peer echoed marks.
+    pub ecn_reductions: u64,
     /// ICMP errors that were noted only.
     pub soft_errors: u64,
 }
@@ -94,6 +98,7 @@ impl Tcp {
             state: self.state.to_string(),
             phase: match self.recovery.phase {
                 Phase::Open => "open",
+                Phase::Reduced(_) => "reduced",
                 Phase::Fast(_) => "recovery",
                 Phase::Loss => "loss",
             }
@@ -118,6 +123,7 @@ impl Tcp {
             reordering_seen: self.rack.reordering_seen(),
             timestamps: self.timestamps.is_some(),
             sack: self.sack,
+            ecn: self.ecn.is_on(),
             window_scale: self.scaling.then(|| (self.snd_shift, self.window.shift())),
             segments_out: totals.segments_out,
             bytes_out: totals.bytes_out,
@@ -132,6 +138,7 @@ impl Tcp {
             undos: totals.undos,
             dsacks: totals.dsacks,
             ce_segments: totals.ce_segments,
+            ecn_reductions: totals.ecn_reductions,
             soft_errors: totals.soft_errors,
         }
     }

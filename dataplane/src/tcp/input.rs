@@ -41,7 +41,7 @@ impl Tcp {
         verdict: &mut Verdict,
     ) {
         let has_ack = seg.flags.contains(Flags::ACK);
-        if has_ack && (seg.ack <= self.iss || seg.ack > self.snd_nxt) {
+        if has_ack && (seg.ack <= self.iss || seg.ack > self.snd_nxt + self.syn_data_out) {
             c.inc(Counter::TCPInvalidAck);
             if !seg.flags.contains(Flags::RST) {
                 self.wanted.rst = Some((seg.ack, None, ResetCause::BadHandshakeAck));
@@ -66,6 +66,9 @@ impl Tcp {
         let edge = self.rcv_nxt + u32::from(self.window.syn_field());
         self.window.advertise(edge);
         if has_ack {
+            // What the peer did not take of the SYN's data was never sent.
+            self.snd_start = seg.ack;
+            self.snd_nxt = seg.ack;
             self.snd_una = seg.ack;
             self.snd_wl1 = seg.seq;
             self.snd_wl2 = seg.ack;
@@ -86,6 +89,7 @@ impl Tcp {
         let options = seg.options;
         self.irs = seg.seq;
         self.rcv_nxt = seg.seq + 1;
+        self.rcv_start = self.rcv_nxt;
         self.last_ack_sent = self.rcv_nxt;
         self.header_edge = self.rcv_nxt;
         self.window.start(self.rcv_nxt);
@@ -106,6 +110,11 @@ impl Tcp {
                 recent: ts.tsval,
                 recent_at: now,
             });
+        }
+        if seg.flags.contains(Flags::ACK) {
+            self.ecn.on_syn_ack(seg.flags);
+        } else {
+            self.ecn.on_syn(seg.flags);
         }
         self.start_window();
     }
@@ -129,6 +138,9 @@ impl Tcp {
         } else {
             Counter::PassiveOpens
         });
+        if self.ecn.is_on() {
+            c.inc(Counter::TCPEcnEstab);
+        }
         self.timers.retransmit = None;
         self.recovery.consecutive_rtos = 0;
         match self.timers.handshake_attempt {
@@ -168,6 +180,7 @@ impl Tcp {
             }
             if !seg.flags.contains(Flags::ACK) {
                 // The SYN again: our answer was lost.
+                self.ecn.on_syn(seg.flags);
                 if self.challenge.permit(now) {
                     self.wanted.syn = true;
                 }
@@ -238,9 +251,6 @@ impl Tcp {
         }
         verdict.valid = true;
         self.heard(now);
-        if seg.ce {
-            self.totals.ce_segments += 1;
-        }
         self.update_ts_recent(now, &seg);
         self.process_ack(now, &seg, c, verdict);
         if self.state == State::Closed {
@@ -248,7 +258,8 @@ impl Tcp {
             return;
         }
 
-        // Sixth: URG. The data stays in the stream (RFC 6093 §6).
+        // Sixth: URG. The data stays in the stream (RFC 6093 §6, RFC 8684 §3.3.1), wherever
+        // the pointer points; one that is obeyed is one that a box can use to move bytes.
         if seg.flags.contains(Flags::URG) {
             c.inc(Counter::TCPUrgent);
         }
@@ -366,6 +377,13 @@ impl Tcp {
             return;
         }
         let end = seg.seq + seg.payload_len;
+        // Only data within the window counts (RFC 3168 §6.1.6).
+        if seg.payload_len > 0 {
+            self.totals.ce_segments += u64::from(seg.ce);
+            if self.ecn.on_data(seg.flags, seg.ce) {
+                self.delayed_ack.demand();
+            }
+        }
         if seg.flags.contains(Flags::FIN) && self.peer_fin.is_none() && end >= self.rcv_nxt {
             self.peer_fin = Some(end);
         }

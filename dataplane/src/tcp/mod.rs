@@ -34,8 +34,7 @@
 //!   so they are accepted, like Linux does.
 //! - RFC 8985 §7.3 probes the tail with new data if there is any; this type does not know about
 //!   data that was not sent, so it repeats the newest segment.
-//! - Payload on a SYN is left to be retransmitted.
-//! - ECN is not negotiated.
+//! - Payload on a SYN without a valid Fast Open cookie is left to be retransmitted.
 
 mod ack;
 mod bits;
@@ -43,6 +42,8 @@ mod challenge;
 mod config;
 mod congestion;
 mod delack;
+mod ecn;
+mod fastopen;
 mod info;
 mod input;
 mod output;
@@ -65,6 +66,8 @@ mod tests;
 
 pub use config::{CongestionKind, TcpConfig};
 pub(crate) use congestion::coupled::Siblings;
+pub use ecn::{DataMarks, EcnPolicy};
+pub use fastopen::{CookieCache, CookieVerdict, FastOpenKey, FastOpenLesson};
 pub use info::TcpInfo;
 pub use segment::{
     Control, HeaderFields, MapRef, ResetCause, RxChunk, SegmentIn, SynFields, TimerVerdict,
@@ -78,6 +81,7 @@ use core::time::Duration;
 use self::challenge::ChallengeLimit;
 use self::congestion::Congestion;
 use self::delack::DelayedAck;
+use self::ecn::Ecn;
 use self::pacing::Pacer;
 use self::pmtu::PathMtu;
 use self::rack::Rack;
@@ -131,6 +135,7 @@ struct Pending {
     zero_window: u64,
     resets: u64,
     syn_retransmitted: u64,
+    ecn_fallbacks: u64,
 }
 
 /// Totals for `info`.
@@ -148,6 +153,7 @@ struct Totals {
     undos: u64,
     dsacks: u64,
     ce_segments: u64,
+    ecn_reductions: u64,
     soft_errors: u64,
 }
 
@@ -167,6 +173,10 @@ pub struct Tcp {
 
     // --- send sequence space (RFC 9293 §3.3.1) ---
     iss: SeqNumber,
+    /// Behind the SYN and what the peer took of its data.
+    snd_start: SeqNumber,
+    /// Bytes that left with the SYN.
+    syn_data_out: u32,
     snd_una: SeqNumber,
     snd_nxt: SeqNumber,
     snd_wnd: u32,
@@ -185,6 +195,7 @@ pub struct Tcp {
     rack: Rack,
     recovery: Recovery,
     congestion: Congestion,
+    ecn: Ecn,
     pacer: Pacer,
     usage: WindowUse,
     path_mtu: PathMtu,
@@ -196,6 +207,8 @@ pub struct Tcp {
 
     // --- receive sequence space ---
     irs: SeqNumber,
+    /// Behind the SYN and what was taken of its data.
+    rcv_start: SeqNumber,
     rcv_nxt: SeqNumber,
     window: ReceiveWindow,
     reassembly: Reassembly,
@@ -234,7 +247,8 @@ impl Tcp {
         tcp
     }
 
-    /// A passive open, for a SYN that was received. The SYN/ACK is the first [`Control`].
+    /// A passive open, for a SYN that was received. The SYN/ACK is the first [`Control`]. The
+    /// payload of `syn` counts as received (Fast Open), and is the owner's already.
     #[must_use]
     pub fn accept(
         config: TcpConfig,
@@ -245,6 +259,9 @@ impl Tcp {
     ) -> Self {
         let mut tcp = Self::new(config, now, iss, ts_offset, State::SynReceived);
         tcp.take_syn(now, syn);
+        if syn.payload_len > 0 {
+            tcp.take_syn_data(syn.payload_len);
+        }
         tcp.timers.start_handshake(now);
         tcp.wanted.syn = true;
         tcp
@@ -258,6 +275,8 @@ impl Tcp {
         Self {
             state,
             iss,
+            snd_start: iss + 1,
+            syn_data_out: 0,
             snd_una: iss,
             snd_nxt: iss + 1,
             snd_wnd: 0,
@@ -273,6 +292,7 @@ impl Tcp {
             rack: Rack::new(iss),
             recovery: Recovery::new(iss),
             congestion: Congestion::new(config.congestion, payload, config.hystart, config.pacing),
+            ecn: Ecn::new(config.ecn, iss),
             pacer: Pacer::new(now),
             usage: WindowUse {
                 round_end: iss,
@@ -286,6 +306,7 @@ impl Tcp {
             silly_override: false,
             data_waiting: true,
             irs: SeqNumber::default(),
+            rcv_start: SeqNumber::default(),
             rcv_nxt: SeqNumber::default(),
             window: ReceiveWindow::new(config.recv_buffer_max, payload),
             reassembly: Reassembly::new(pieces_max),
@@ -467,6 +488,12 @@ impl Tcp {
 
     // ---- what the owner decides ----
 
+    /// Opens without asking for ECN, whatever the configuration says: a SYN that asked was
+    /// refused.
+    pub fn forgo_ecn(&mut self) {
+        self.pending.ecn_fallbacks += u64::from(self.ecn.forgo());
+    }
+
     /// TCP option bytes on data segments from now on (a fallback has no DSS any more).
     pub fn set_option_room(&mut self, bytes: u8) {
         self.option_room = bytes;
@@ -592,5 +619,6 @@ impl Tcp {
         c.add(Counter::TCPToZeroWindowAdv, pending.zero_window);
         c.add(Counter::OutRsts, pending.resets);
         c.add(Counter::TCPSynRetrans, pending.syn_retransmitted);
+        c.add(Counter::TCPEcnFallback, pending.ecn_fallbacks);
     }
 }

@@ -1,12 +1,13 @@
 //! What leaves: control segments, retransmissions, the budget for new data, header fields.
 
 use super::Tcp;
+use super::ecn::DataMarks;
 use super::recovery::Recovery;
 use super::segment::{Control, HeaderFields, MapRef, RxChunk, SynFields, TxRange};
 use super::state::State;
 use super::timer::Retransmit;
 use crate::time::Instant;
-use crate::wire::tcp::SeqNumber;
+use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::{SackBlocks, Timestamps};
 
 impl Tcp {
@@ -229,7 +230,7 @@ impl Tcp {
     pub fn send_budget(&self, now: Instant) -> u32 {
         // After a timeout the retransmission goes first.
         let timed_out = self.recovery.force_one && self.board.lost_segments() > 0;
-        if !self.state.may_send() || timed_out {
+        if !self.may_send_now() || timed_out {
             return 0;
         }
         let mss = self.mss();
@@ -254,9 +255,10 @@ impl Tcp {
     /// New data left; returns its sequence number. `map` is the mapping it was sent under;
     /// `dsn` that of its first byte (of a plain connection: the stream offset).
     pub fn record_new(&mut self, now: Instant, len: u32, dsn: u64, map: MapRef) -> SeqNumber {
-        debug_assert!(self.state.may_send(), "no new data in {}", self.state);
+        debug_assert!(self.may_send_now(), "no new data in {}", self.state);
         let (seq, mss) = (self.snd_nxt, self.mss());
         self.started_sending(now);
+        self.ecn.data_sent(seq);
         let mut done = 0;
         while done < len {
             let part = (len - done).min(mss);
@@ -313,10 +315,22 @@ impl Tcp {
         HeaderFields {
             ack: self.rcv_nxt,
             window,
+            flags: Flags::ACK | self.ecn.ack_flags(),
             timestamps: self.timestamps.as_ref().map(|ts| Timestamps {
                 tsval: self.tsval(now),
                 tsecr: ts.recent,
             }),
+        }
+    }
+
+    /// ECN of a data segment that starts at `seq`: only new data is marked, and it alone may
+    /// say CWR (RFC 3168 §6.1.2, §6.1.5).
+    #[must_use]
+    pub fn data_marks(&self, seq: SeqNumber) -> DataMarks {
+        if seq == self.snd_nxt {
+            self.ecn.marks()
+        } else {
+            DataMarks::default()
         }
     }
 
@@ -329,6 +343,14 @@ impl Tcp {
             self.window.advertise(self.header_edge);
             self.last_ack_sent = self.rcv_nxt;
         }
+        let flags = if passive {
+            Flags::SYN | Flags::ACK | self.ecn.syn_ack_flags()
+        } else {
+            let gave_up = self.ecn.gave_up_asking();
+            let flags = Flags::SYN | self.ecn.syn_flags(self.timers.handshake_attempt);
+            self.pending.ecn_fallbacks += u64::from(self.ecn.gave_up_asking() && !gave_up);
+            flags
+        };
         let config = &self.config;
         let timestamps = if passive {
             self.timestamps.is_some()
@@ -337,6 +359,7 @@ impl Tcp {
         };
         SynFields {
             ack: passive.then_some(self.rcv_nxt),
+            flags,
             window,
             mss: config.mss,
             window_scale: if passive {

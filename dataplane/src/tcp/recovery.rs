@@ -8,6 +8,8 @@ use crate::wire::tcp::SeqNumber;
 pub(super) enum Phase {
     /// No loss known.
     Open,
+    /// Marks, not losses, told of congestion: the window shrinks at PRR's pace.
+    Reduced(Prr),
     /// Losses are being repaired at PRR's pace.
     Fast(Prr),
     /// A timeout; slow start from one segment.
@@ -33,6 +35,8 @@ pub(super) struct Recovery {
     pub(super) consecutive_rtos: u32,
     /// The segment that the last timeout asked for was really sent.
     pub(super) timeout_answered: bool,
+    /// The window was lowered because of losses alone: imagined ones give it back.
+    pub(super) undoable: bool,
 }
 
 impl Recovery {
@@ -46,21 +50,23 @@ impl Recovery {
             probe_end: None,
             consecutive_rtos: 0,
             timeout_answered: true,
+            undoable: true,
         }
     }
 
+    /// Nothing holds the window down.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open)
     }
 
     /// In fast recovery or after a timeout.
     pub(super) fn is_recovering(&self) -> bool {
-        !self.is_open()
+        matches!(self.phase, Phase::Fast(_) | Phase::Loss)
     }
 
     /// Tells PRR what left.
     pub(super) fn sent(&mut self, bytes: u32) {
-        if let Phase::Fast(prr) = &mut self.phase {
+        if let Phase::Fast(prr) | Phase::Reduced(prr) = &mut self.phase {
             prr.sent(bytes);
         }
     }

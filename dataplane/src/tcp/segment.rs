@@ -8,7 +8,8 @@ use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::{TcpOptions, Timestamps};
 
 /// A received segment's header. Several in-order segments that were coalesced count as one:
-/// sequence number of the first, window, timestamps and flags of the last.
+/// sequence number of the first, window, timestamps and flags of the last, but URG, ECE, CWR and
+/// `ce` if any of them had it.
 #[derive(Copy, Clone, Debug)]
 pub struct SegmentIn<'a> {
     /// SEG.SEQ
@@ -163,13 +164,15 @@ pub enum Control {
     },
 }
 
-/// Header fields of every segment but SYNs.
+/// Header fields of every segment but SYNs and RSTs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct HeaderFields {
     /// RCV.NXT.
     pub ack: SeqNumber,
     /// Scaled receive window.
     pub window: u16,
+    /// ACK, and ECE while marks are echoed.
+    pub flags: Flags,
     /// Timestamps, if negotiated.
     pub timestamps: Option<Timestamps>,
 }
@@ -179,6 +182,8 @@ pub struct HeaderFields {
 pub struct SynFields {
     /// RCV.NXT; `None` on a SYN.
     pub ack: Option<SeqNumber>,
+    /// SYN, ACK, and the ECN flags (RFC 3168 §6.1.1).
+    pub flags: Flags,
     /// Receive window, never scaled on a SYN (RFC 7323 §2.2).
     pub window: u16,
     /// Our MSS.

@@ -275,6 +275,8 @@ impl Tcp {
         self.rack
             .mark_on_timeout(now, &mut self.board, recovering, &self.rtt);
         self.congestion.on_timeout(flight, first);
+        self.recovery.undoable = true;
+        self.ecn.reduced();
         self.recovery.phase = Phase::Loss;
         self.recovery.until = self.snd_nxt;
         self.recovery.duplicates = 0;
@@ -302,13 +304,17 @@ impl Tcp {
     /// (Re)arms the retransmission timer after an ACK or a transmission (RFC 6298 §5,
     /// RFC 8985 §7.2). The timeout itself counts from `rto_started`.
     pub(super) fn arm_retransmit(&mut self, now: Instant) {
+        if self.state == State::SynReceived {
+            // The SYN/ACK's timer runs; early answers wait for it.
+            return;
+        }
         if self.board.is_empty() {
             self.timers.retransmit = None;
             return;
         }
         let timeout = (self.timers.rto_started + self.rtt.rto()).max(now);
         let probe = self.sack
-            && self.recovery.is_open()
+            && !self.recovery.is_recovering()
             && self.recovery.consecutive_rtos == 0
             && self.recovery.probe_end.is_none()
             && !self.recovery.probe_wanted

@@ -1,7 +1,9 @@
 //! MPTCP options (RFC 8684 §3; TCP option kind 30).
 //!
 //! [`MptcpOption::parse`] decides the form of an option by its subtype and length, as RFC 8684
-//! lays them out; which form is acceptable in which state is the connection's business.
+//! lays them out, and RFC 6824 (version 0) where it differs: no length and flags mean one thing
+//! in one version and another in the other. Which form is acceptable in which version and state
+//! is the connection's business.
 //! Numbers keep the width they had on the wire (`wide`), because a 64-bit DSN must be answered
 //! by a 64-bit DATA_ACK (§3.3.2).
 
@@ -50,7 +52,7 @@ impl MpCapableFlags {
     pub const EXTENSIBILITY: Self = Self(0x40);
     /// C: no more subflows to the source address and port of this option.
     pub const NO_MORE_SUBFLOWS: Self = Self(0x20);
-    /// H: HMAC-SHA256.
+    /// H: HMAC-SHA256; in version 0 (RFC 6824 §3.1) HMAC-SHA1.
     pub const HMAC_SHA256: Self = Self(0x01);
     /// D to H: the crypto algorithms.
     pub const CRYPTO: Self = Self(0x1f);
@@ -231,7 +233,8 @@ pub enum MptcpOption {
     },
     /// DSS (§3.3).
     Dss(Dss),
-    /// ADD_ADDR (§3.4.1).
+    /// ADD_ADDR (§3.4.1). Without echo and HMAC it is that of version 0 (RFC 6824 §3.4.1),
+    /// whose flags say the family.
     AddAddr {
         /// E: this repeats an announcement to acknowledge it.
         echo: bool,
@@ -241,7 +244,7 @@ pub enum MptcpOption {
         addr: IpAddr,
         /// Port, if not that of the connection.
         port: Option<u16>,
-        /// Rightmost 64 bits of the HMAC; an echo has none.
+        /// Rightmost 64 bits of the HMAC; an echo has none, nor has version 0.
         hmac: Option<u64>,
     },
     /// REMOVE_ADDR (§3.4.2).
@@ -253,6 +256,9 @@ pub enum MptcpOption {
     MpPrio {
         /// B: use this subflow only when no other is left.
         backup: bool,
+        /// Version 0 (RFC 6824 §3.3.8): this address of the sender is meant, whatever subflow
+        /// the option arrives on.
+        address_id: Option<AddressId>,
     },
     /// MP_FAIL (§3.7).
     MpFail {

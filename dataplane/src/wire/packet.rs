@@ -98,17 +98,22 @@ impl TcpPacket {
             == self.pseudo_header_sum
     }
 
+    /// Sum of the pseudo-header and the TCP header, checksum field included. With the sum of
+    /// the payload, which is at an even offset, it is zero if the checksum is right. `frame`
+    /// needs to contain the headers only.
+    #[inline]
+    #[must_use]
+    pub fn header_sum(&self, frame: &[u8]) -> Sum {
+        checksum::sum(&frame[self.tcp_offset..self.payload.start])
+            .combine(self.pseudo_header_sum, false)
+    }
+
     /// Judges the checksum field, given the sum of the payload bytes. `frame` needs to contain
     /// the headers only.
     #[inline]
     #[must_use]
     pub fn verify_checksum(&self, frame: &[u8], payload_sum: Sum) -> ChecksumVerdict {
-        let header = &frame[self.tcp_offset..self.payload.start];
-        // Headers are whole words, so the payload is at an even offset.
-        let sum = checksum::sum(header)
-            .combine(payload_sum, false)
-            .combine(self.pseudo_header_sum, false);
-        if sum.is_zero() {
+        if self.header_sum(frame).combine(payload_sum, false).is_zero() {
             ChecksumVerdict::Valid
         } else if self.has_partial_checksum(frame) {
             ChecksumVerdict::Partial

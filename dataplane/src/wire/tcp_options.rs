@@ -12,6 +12,7 @@ const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
 const TIMESTAMPS: u8 = 8;
 const MD5: u8 = 19;
+const FAST_OPEN: u8 = 34;
 
 /// Blocks that one SACK option can carry (RFC 2018 §3).
 pub const SACK_BLOCKS_MAX: usize = 4;
@@ -141,6 +142,47 @@ impl core::fmt::Debug for MptcpOptions {
     }
 }
 
+/// A Fast Open cookie (RFC 7413 §4.1.1); empty, it asks for one.
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Default, Debug)]
+pub struct FastOpenCookie {
+    bytes: [u8; 16],
+    len: u8,
+}
+
+impl FastOpenCookie {
+    /// The question for a cookie.
+    pub const REQUEST: Self = Self {
+        bytes: [0; 16],
+        len: 0,
+    };
+
+    /// A cookie, or the question for one; `None` if the length is impossible.
+    #[must_use]
+    pub fn new(cookie: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 16];
+        match cookie.len() {
+            0 | 4 | 6 | 8 | 10 | 12 | 14 | 16 => {
+                bytes[..cookie.len()].copy_from_slice(cookie);
+                let len = cookie.len() as u8;
+                Some(Self { bytes, len })
+            }
+            _ => None,
+        }
+    }
+
+    /// The cookie.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+
+    /// Asks for a cookie.
+    #[must_use]
+    pub fn is_request(&self) -> bool {
+        self.len == 0
+    }
+}
+
 /// What the options of one segment say. An option given twice counts the last time, MPTCP
 /// options each time.
 #[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
@@ -157,6 +199,8 @@ pub struct TcpOptions {
     pub sack: SackBlocks,
     /// MPTCP options.
     pub mptcp: MptcpOptions,
+    /// Fast Open cookie.
+    pub fast_open: Option<FastOpenCookie>,
     /// A TCP MD5 signature (RFC 2385) is present: no MPTCP with this peer.
     pub md5: bool,
     /// The area or an option of a known kind violates its format. What precedes and follows
@@ -214,6 +258,8 @@ impl TcpOptions {
             }
             (mptcp::KIND, _) => self.mptcp.push(MptcpOption::parse(option)),
             (MD5, 18) => self.md5 = true,
+            // RFC 7413 §4.1.1: of another length it is ignored.
+            (FAST_OPEN, _) => self.fast_open = FastOpenCookie::new(&option[2..]),
             (MSS | WINDOW_SCALE | SACK_PERMITTED | SACK | TIMESTAMPS | MD5, _) => {
                 self.malformed = true;
             }
@@ -342,6 +388,19 @@ impl OptionsBuf {
         put(out, 0, &[TIMESTAMPS, 10]);
         put(out, 2, &timestamps.tsval.to_be_bytes());
         put(out, 6, &timestamps.tsecr.to_be_bytes());
+        Ok(())
+    }
+
+    /// A Fast Open cookie (RFC 7413 §4.1.1).
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`]; nothing is written.
+    pub fn fast_open(&mut self, cookie: &FastOpenCookie) -> Result<(), NoRoom> {
+        let cookie = cookie.as_slice();
+        let out = self.reserve(2 + cookie.len(), 0)?;
+        put(out, 0, &[FAST_OPEN, 2 + cookie.len() as u8]);
+        put(out, 2, cookie);
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
 
-use crate::buf::Frame;
+use crate::buf::PacketFrames;
 use crate::io::PortId;
 use crate::wire::types::FourTuple;
 
@@ -19,14 +19,14 @@ const RING_ENTRIES: usize = 1024;
 /// One message to another worker.
 #[derive(Debug)]
 pub enum HandOff {
-    /// A received frame of one of your connections.
-    Frame {
+    /// A received packet of one of your connections.
+    Packet {
         /// Interface it came in by (the same number in every worker).
         port: PortId,
         /// Worker that received it.
         from: u16,
-        /// The frame, its checksum not looked at yet.
-        frame: Frame,
+        /// The packet, its checksum not looked at yet.
+        frames: PacketFrames,
     },
     /// Hand me what arrives for this flow from now on.
     Claim {

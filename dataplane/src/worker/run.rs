@@ -4,6 +4,7 @@
 //! kick; then hand-offs, mail and timers. No allocation, lock or system call per packet:
 //! system calls come per batch (a kick), per idle period (poll) and per wake-up.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,11 +18,12 @@ use super::engine::{Arrival, Engine, Outbound};
 use super::handoff::{HandOff, HandOffRings};
 use super::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
 use crate::app::App;
-use crate::buf::{Frame, FramePool};
+use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerReport};
 use crate::counters::Counter;
 use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
 use crate::mptcp::TxSink;
+use crate::offload::BurstShape;
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetAddress;
 
@@ -56,6 +58,9 @@ const HANDOFFS_PER_TURN: usize = 1024;
 /// Frames taken from one port per turn: a driver's usual NAPI budget.
 const RX_BATCH: usize = 64;
 
+/// Frames that a superframe of 64 KiB takes; where they are smaller, the list grows.
+const SUPERFRAME_FRAGMENTS: usize = 18;
+
 /// How long a worker that stops may take to say so to every peer.
 const FAREWELL: Duration = Duration::from_millis(100);
 
@@ -78,6 +83,8 @@ pub struct PortSlot<P> {
     pub carrier: bool,
     /// Checksum policy on receive.
     pub checksum: RxChecksum,
+    /// Largest burst that the port segments; 0: none.
+    pub segment_bytes: u32,
     /// For reports.
     pub name: String,
     /// For reports.
@@ -120,6 +127,24 @@ impl<P: Port> TxSink for Sink<'_, P> {
         };
         let slot = &mut self.ports[index];
         slot.port.tx(&self.pools[slot.pool], frame)
+    }
+
+    fn segment_bytes(&self, port: PortId) -> u32 {
+        self.slot(port)
+            .map_or(0, |index| self.ports[index].segment_bytes)
+    }
+
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let Some(index) = self.slot(port) else {
+            return Tx::NoCarrier;
+        };
+        let slot = &mut self.ports[index];
+        slot.port.tx_burst(&self.pools[slot.pool], shape, frames)
     }
 
     fn room(&self, port: PortId) -> u32 {
@@ -330,10 +355,17 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             pools: &parts.pools,
             first,
         };
+        let mut frames = PacketFrames::new();
         for received in batch.drain() {
-            let handed = parts
-                .engine
-                .on_frame(now, arrival, received.frame, &mut sink);
+            if received.more && frames.is_empty() {
+                frames.reserve(SUPERFRAME_FRAGMENTS);
+            }
+            frames.push(received.frame);
+            if received.more {
+                continue;
+            }
+            let packet = std::mem::take(&mut frames);
+            let handed = parts.engine.on_packet(now, arrival, packet, &mut sink);
             if let Some((worker, message)) = handed {
                 self.handed.push((worker, message));
             }
@@ -358,7 +390,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 return taken > 0;
             };
             match message {
-                HandOff::Frame { port, from, frame } => {
+                HandOff::Packet { port, from, frames } => {
                     self.parts.engine.counters_mut().inc(Counter::HandOffRx);
                     let Some(&first) = self.first.get(usize::from(port.0)) else {
                         continue;
@@ -377,7 +409,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                         first,
                     };
                     // A flow whose owner changed meanwhile: the peer sends again.
-                    let _ = parts.engine.on_frame(now, arrival, frame, &mut sink);
+                    let _ = parts.engine.on_packet(now, arrival, frames, &mut sink);
                 }
                 HandOff::Claim { tuple, owner } => {
                     self.parts.engine.on_route(&tuple, owner, true);

@@ -11,6 +11,7 @@
 
 mod descs;
 mod error;
+mod gso;
 mod port;
 mod socket;
 #[cfg(test)]

@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 use std::sync::Arc;
@@ -18,10 +19,12 @@ use xsk_rs::{FrameDesc, TxQueue};
 
 use super::descs::Descs;
 use super::error::OpenError;
+use super::gso::{self, GsoLane};
 use super::socket::{self, Bound, Granted, Rings, XskConfig};
 use super::umem::UmemGroup;
 use crate::buf::{Frame, FramePool, HEADROOM_BYTES, Lent};
 use crate::io::{FRAGMENTS_MAX, ModeGot, Port, PortCaps, PortStats, RxBatch, RxFrame, Tx};
+use crate::offload::BurstShape;
 
 /// Descriptors moved between us and a ring at once.
 const BATCH: usize = 64;
@@ -50,6 +53,8 @@ pub struct XskPort {
     carrier: bool,
     /// The device is gone: kicks fail for good.
     gone: bool,
+    /// The way out, where it is not the TX ring.
+    lane: Option<GsoLane>,
     staged: Vec<FrameDesc>,
     scratch: [FrameDesc; BATCH],
     /// The front of a packet whose end has not arrived.
@@ -78,6 +83,10 @@ impl XskPort {
     /// zero-copy drivers suffer without (xsk-rs cannot fill before bind).
     pub fn open(group: &UmemGroup, config: &XskConfig) -> Result<Self, OpenError> {
         let (socket, granted) = socket::open(group, config)?;
+        let lane = match config.gso_lane {
+            true => Some(open_lane(config)?),
+            false => None,
+        };
         let frames = group.frames as usize;
         Ok(Self {
             socket: Some(socket),
@@ -89,6 +98,7 @@ impl XskPort {
             granted,
             carrier: true,
             gone: false,
+            lane,
             staged: Vec::with_capacity(BATCH),
             scratch: [FrameDesc::default(); BATCH],
             partial: Vec::with_capacity(FRAGMENTS_MAX + 1),
@@ -268,22 +278,52 @@ impl XskPort {
         true
     }
 
+    /// Takes a reference on a frame; false if it has as many as it can.
+    fn refer(&mut self, pool: &FramePool, frame: &Frame) -> bool {
+        let count = &mut self.in_ring[frame.index() as usize];
+        if *count == u8::MAX || !pool.tx_ref(frame) {
+            return false;
+        }
+        *count += 1;
+        self.stats.tx_in_flight += 1;
+        true
+    }
+
     /// Stages a frame that has a reference from us.
     fn stage(&mut self, frame: &Frame) {
         let index = frame.index();
+        self.stats.tx_packets += 1;
+        self.stats.tx_bytes += frame.len() as u64;
+        if let Some(lane) = &mut self.lane {
+            lane.push(frame);
+            return;
+        }
         // SAFETY: we have the frame's token by reference.
         let mut desc = unsafe { self.descs.get(index) };
         desc.set_options(0); // a received fragment's "more" must not go out
         debug_assert_eq!(desc.lengths().data(), frame.len());
-        self.in_ring[index as usize] += 1;
-        self.stats.tx_in_flight += 1;
-        self.stats.tx_packets += 1;
-        self.stats.tx_bytes += frame.len() as u64;
         self.staged.push(desc);
         if self.staged.len() == BATCH {
             self.submit();
         }
     }
+}
+
+fn open_lane(config: &XskConfig) -> Result<GsoLane, OpenError> {
+    let gone = || OpenError::InterfaceGone {
+        interface: config.interface.clone(),
+    };
+    let ifindex = nix::net::if_::if_nametoindex(config.interface.as_str()).map_err(|_| gone())?;
+    GsoLane::open(ifindex, config.send_buffer_bytes).map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => OpenError::Permission {
+            what: "an AF_PACKET socket",
+        },
+        Some(libc::ENODEV | libc::ENXIO) => gone(),
+        _ => OpenError::System {
+            what: format!("cannot open the gso lane of {}", config.interface),
+            source,
+        },
+    })
 }
 
 /// The rings of an open socket: a borrow of that field only.
@@ -316,7 +356,10 @@ impl Port for XskPort {
             zero_copy: self.granted.zero_copy,
             mode,
             rx_superframe_bytes: self.config.rx_superframe_bytes,
-            tx_segment_bytes: 0,
+            tx_segment_bytes: match self.lane {
+                Some(_) => gso::BURST_BYTES_MAX,
+                None => 0,
+            },
             tx_checksum: false,
             rx_checksum: self.config.rx_checksum,
             mtu: self.config.mtu,
@@ -361,7 +404,7 @@ impl Port for XskPort {
             return Tx::Queued;
         }
         if pool.same_region(frame) {
-            if self.in_ring[frame.index() as usize] == u8::MAX || !pool.tx_ref(frame) {
+            if !self.refer(pool, frame) {
                 self.stats.tx_full += 1;
                 return Tx::Full;
             }
@@ -382,7 +425,7 @@ impl Port for XskPort {
             }
         }
         copy.set_len(len);
-        if !pool.tx_ref(&copy) {
+        if !self.refer(pool, &copy) {
             return Tx::Full; // not reachable: the copy is fresh
         }
         self.stage(&copy);
@@ -394,12 +437,53 @@ impl Port for XskPort {
         if !self.carrier || self.socket.is_none() {
             return 0;
         }
-        self.config.tx_ring - self.stats.tx_in_flight
+        match &self.lane {
+            Some(lane) => lane.free(),
+            None => self.config.tx_ring - self.stats.tx_in_flight,
+        }
+    }
+
+    fn tx_burst<'f>(
+        &mut self,
+        pool: &FramePool,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        if !self.carrier || self.socket.is_none() {
+            self.stats.tx_no_carrier += 1;
+            return Tx::NoCarrier;
+        }
+        let Some(mut lane) = self.lane.take() else {
+            debug_assert!(false, "this port does not segment");
+            return Tx::Full;
+        };
+        let staged = lane.free() > 0
+            && lane.push_burst(shape, frames, |frame| {
+                pool.same_region(frame) && self.refer(pool, frame)
+            });
+        if staged {
+            self.stats.tx_packets += 1;
+            self.stats.tx_bytes += lane.last_bytes() as u64;
+        } else {
+            self.stats.tx_full += 1;
+        }
+        self.lane = Some(lane);
+        if staged { Tx::Queued } else { Tx::Full }
     }
 
     fn flush(&mut self) {
         if !self.carrier {
             return; // each kick would complete one descriptor and hide the error
+        }
+        if let Some(lane) = &mut self.lane {
+            let flushed = lane.flush();
+            self.stats.kicks += flushed.calls;
+            self.stats.tx_dropped += flushed.dropped;
+            if flushed.gone {
+                self.gone = true;
+                self.carrier = false;
+            }
+            return;
         }
         self.submit();
         if self.stats.tx_in_flight > 0 {
@@ -415,6 +499,15 @@ impl Port for XskPort {
                 let index = self.index_of(&desc);
                 completed += u32::from(index.is_some_and(|index| self.release(pool, index)));
             }
+        }
+        if let Some(mut lane) = self.lane.take() {
+            if !self.carrier {
+                lane.clear();
+            }
+            while let Some(index) = lane.pop_finished() {
+                completed += u32::from(self.release(pool, index));
+            }
+            self.lane = Some(lane);
         }
         // Bounded: at most a ring full.
         for _ in 0..=self.config.tx_ring as usize / BATCH {

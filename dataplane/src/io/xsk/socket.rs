@@ -53,6 +53,8 @@ pub struct XskConfig {
     pub generic: bool,
     /// Multi-buffer: packets larger than a frame. Wants an `xdp.frags` program.
     pub scatter_gather: bool,
+    /// Send by an AF_PACKET socket that segments, instead of the TX ring.
+    pub gso_lane: bool,
     /// Entries of the RX ring; a power of two.
     pub rx_ring: u32,
     /// Entries of the TX ring; a power of two.
@@ -83,6 +85,7 @@ impl XskConfig {
             bind: BindMode::Auto,
             generic: false,
             scatter_gather: false,
+            gso_lane: false,
             rx_ring: 4096,
             tx_ring: 4096,
             fill_frames: 2048,

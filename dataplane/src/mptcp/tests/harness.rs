@@ -7,6 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
@@ -17,6 +18,7 @@ use crate::counters::{Counter, Counters};
 use crate::io::memory::{MemoryConfig, MemoryPort, Wire};
 use crate::io::{Port, PortId, Tx};
 use crate::mptcp::*;
+use crate::offload::BurstShape;
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::time::{Duration, Instant};
 use crate::wire::ethernet::{EthernetAddress, VlanTags};
@@ -30,7 +32,7 @@ pub(super) const POOL_FRAMES: u32 = 8192;
 const FRAME_BYTES: u32 = 2048;
 
 /// Sends `to_send` pseudo-random bytes, keeps what it reads, finishes; or echoes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct TestApp {
     pub(super) seed: u8,
     pub(super) to_send: u64,
@@ -137,6 +139,14 @@ impl Application for TestApp {
         }
     }
 
+    fn backlog(&self, rx: &RecvStream) -> Option<u64> {
+        Some(if self.echo {
+            rx.len() as u64
+        } else {
+            self.to_send - self.sent
+        })
+    }
+
     fn on_closed(&mut self, reason: CloseReason) {
         assert!(self.closed.is_none(), "closed twice");
         self.closed = Some(reason);
@@ -155,6 +165,17 @@ impl TxSink for Ports {
     }
     fn send(&mut self, port: PortId, frame: &Frame) -> Tx {
         self.ports[usize::from(port.0)].tx(&self.pool, frame)
+    }
+    fn segment_bytes(&self, port: PortId) -> u32 {
+        self.ports[usize::from(port.0)].caps().tx_segment_bytes
+    }
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        self.ports[usize::from(port.0)].tx_burst(&self.pool, shape, frames)
     }
     fn room(&self, port: PortId) -> u32 {
         let port = &self.ports[usize::from(port.0)];
@@ -322,10 +343,11 @@ pub(super) const CLIENT_PORT: u16 = 40_000;
 impl Net {
     pub(super) fn new(seed: u64, paths: Vec<PathConfig>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let host = |rng: &mut StdRng| Self::host(rng, paths.len());
+        // Whether a port segments must not be seen on the wire.
+        let host = |rng: &mut StdRng, bit| Self::host(rng, paths.len(), seed & bit != 0);
         Self {
             now: Instant::from_millis(1_000_000),
-            hosts: [host(&mut rng), host(&mut rng)],
+            hosts: [host(&mut rng, 1), host(&mut rng, 2)],
             blackhole: vec![false; paths.len()],
             paths,
             middlebox: None,
@@ -338,13 +360,14 @@ impl Net {
         }
     }
 
-    fn host(rng: &mut StdRng, paths: usize) -> Host {
+    fn host(rng: &mut StdRng, paths: usize, segments: bool) -> Host {
         let pool = FramePool::heap(POOL_FRAMES, FRAME_BYTES);
         assert!(pool.adopt());
         let config = MemoryConfig {
             tx_ring: 256,
             packet_bytes: 2048,
             mtu: 1500,
+            tx_segment_bytes: if segments { 65_535 } else { 0 },
         };
         let (ports, wires) = (0..paths).map(|_| MemoryPort::detached(config)).unzip();
         let config = MptcpConfig {
@@ -394,6 +417,12 @@ impl Net {
             remote_id: AddressId(u8::try_from(path).unwrap()),
             backup: false,
         }
+    }
+
+    /// From now on connections are of this version.
+    pub(super) fn speak(&mut self, version: Version) {
+        self.hosts[CLIENT].config.connect_version = version;
+        self.hosts[SERVER].config.allow_v0 = version == Version::V0;
     }
 
     /// Client connects, server will accept; each with its application.
@@ -641,7 +670,13 @@ impl Net {
             secrets: &h.secrets,
             worker: WorkerShare::SOLE,
         };
-        h.conn = Some(Connection::accept(&mut cx, sub, packet, app, |_| false).unwrap());
+        match Connection::accept(&mut cx, sub, packet, app.clone(), |_| false) {
+            Ok(conn) => h.conn = Some(conn),
+            Err(error) => {
+                assert_eq!(error, OpenError::SynIgnored);
+                h.app_template = Some(app);
+            }
+        }
         h.drain();
     }
 

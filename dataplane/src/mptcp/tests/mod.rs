@@ -7,4 +7,6 @@ mod fallback;
 mod harness;
 mod paths;
 mod regressions;
+mod schedulers;
 mod swarm;
+mod v0;

@@ -36,6 +36,12 @@ fn random_path(rng: &mut StdRng) -> PathConfig {
     }
 }
 
+/// All schedulers take part, each in its share of the seeds.
+fn scheduler(seed: u64) -> SchedulerKind {
+    let n = usize::try_from(seed).unwrap() % SchedulerKind::ALL.len();
+    SchedulerKind::ALL[n]
+}
+
 fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let paths: Vec<_> = (0..rng.random_range(1..=3))
@@ -43,8 +49,12 @@ fn run(seed: u64) {
         .collect();
     let count = paths.len();
     let mut net = Net::new(seed, paths);
+    if seed % 4 == 3 {
+        net.speak(Version::V0);
+    }
     for host in [CLIENT, SERVER] {
         let config = &mut net.hosts[host].config;
+        config.scheduler = scheduler(seed);
         config.checksum = if rng.random_bool(0.4) {
             ChecksumPolicy::Always
         } else {
@@ -101,8 +111,12 @@ fn run_chaos(seed: u64) {
         })
         .collect();
     let mut net = Net::new(seed, paths);
+    if seed % 4 == 3 {
+        net.speak(Version::V0);
+    }
     for host in [CLIENT, SERVER] {
         net.hosts[host].config.subflows_max = 6;
+        net.hosts[host].config.scheduler = scheduler(seed);
         if rng.random_bool(0.3) {
             net.hosts[host].config.checksum = ChecksumPolicy::Always;
         }

@@ -187,7 +187,7 @@ impl Tcp {
         let window = &self.congestion.window;
         let cwnd = match self.recovery.phase {
             // PRR moves the window about on the way to this.
-            Phase::Fast(_) => window.ssthresh,
+            Phase::Fast(_) | Phase::Reduced(_) => window.ssthresh,
             Phase::Open | Phase::Loss => window.cwnd,
         };
         Some(PathShare::new(cwnd, rtt, self.congestion.loss_interval()))

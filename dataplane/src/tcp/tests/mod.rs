@@ -4,6 +4,7 @@
 //! network in virtual time.
 
 mod close;
+mod ecn;
 mod handshake;
 mod loss;
 mod pair;

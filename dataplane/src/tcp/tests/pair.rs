@@ -30,6 +30,8 @@ pub(super) struct Wire {
     pub(super) window: u16,
     pub(super) options: TcpOptions,
     pub(super) payload: Vec<u8>,
+    /// ECN field of the IP header.
+    pub(super) ecn: u8,
 }
 
 /// One direction of the network.
@@ -41,6 +43,10 @@ pub(super) struct Link {
     pub(super) loss: f64,
     pub(super) duplicate: f64,
     pub(super) queue_bytes: u64,
+    /// ECT packets that find so many bytes waiting are marked.
+    pub(super) mark_bytes: u64,
+    /// Packets marked.
+    pub(super) marked: u64,
     /// Everything that enters during this vanishes.
     pub(super) blackhole: Option<(Instant, Instant)>,
     /// Payloads beyond this vanish.
@@ -63,6 +69,8 @@ impl Link {
             loss: 0.0,
             duplicate: 0.0,
             queue_bytes: u64::MAX,
+            mark_bytes: u64::MAX,
+            marked: 0,
             blackhole: None,
             payload_max: usize::MAX,
             drop_data: vec![],
@@ -74,7 +82,7 @@ impl Link {
     }
 
     /// When copies of the packet arrive.
-    fn carry(&mut self, now: Instant, wire: &Wire, rng: &mut SmallRng) -> Vec<Instant> {
+    fn carry(&mut self, now: Instant, wire: &mut Wire, rng: &mut SmallRng) -> Vec<Instant> {
         let bytes = wire.payload.len() as u64 + 60;
         self.any_count += 1;
         if self.drop_any.contains(&self.any_count) {
@@ -97,6 +105,10 @@ impl Link {
         let waiting = (start - now).as_nanos() as u64 * self.bits_per_s / 8_000_000_000;
         if waiting > self.queue_bytes {
             return vec![];
+        }
+        if waiting > self.mark_bytes && wire.ecn != 0 {
+            wire.ecn = 3;
+            self.marked += 1;
         }
         self.busy_until =
             start + Duration::from_nanos(bytes * 8_000_000_000 / self.bits_per_s.max(1));
@@ -174,11 +186,11 @@ impl Host {
             urgent: 0,
             options: &wire.options,
             payload_len: wire.payload.len() as u32,
-            ce: false,
+            ce: wire.ecn == 3,
             mptcp_signal: false,
         };
         let Some(tcp) = &mut self.tcp else {
-            if wire.flags == Flags::SYN {
+            if wire.flags.contains(Flags::SYN) && !wire.flags.contains(Flags::ACK) {
                 self.tcp = Some(Tcp::accept(self.config.clone(), now, self.iss, 77, &seg));
             }
             return;
@@ -253,6 +265,7 @@ impl Host {
                 break;
             }
             let dsn = self.sent;
+            let marks = tcp.data_marks(tcp.snd_nxt());
             let seq = tcp.record_new(now, len, dsn, MapRef::default());
             self.sent += u64::from(len);
             self.data_segments += 1;
@@ -266,7 +279,10 @@ impl Host {
                 tcp.bytes_in_flight(),
                 tcp.cwnd()
             );
-            out.push(Self::data(tcp, now, seq, dsn, len, &mut self.edge));
+            let mut wire = Self::data(tcp, now, seq, dsn, len, &mut self.edge);
+            wire.ecn = marks.ecn;
+            wire.flags |= marks.flags;
+            out.push(wire);
         }
         tcp.set_data_waiting(now, self.sent < self.to_send);
         while let Some(control) = tcp.next_control(now) {
@@ -280,7 +296,7 @@ impl Host {
 
     fn fill_header(tcp: &mut Tcp, now: Instant, wire: &mut Wire, edge: &mut Option<SeqNumber>) {
         let header = tcp.header(now);
-        wire.flags |= Flags::ACK;
+        wire.flags |= header.flags;
         wire.ack = header.ack;
         wire.window = header.window;
         wire.options.timestamps = header.timestamps;
@@ -322,11 +338,8 @@ impl Host {
             Control::Syn { seq, .. } | Control::SynAck { seq, .. } => {
                 wire = blank(seq);
                 let fields = tcp.syn_fields(now);
-                wire.flags = Flags::SYN;
-                if let Some(ack) = fields.ack {
-                    wire.flags |= Flags::ACK;
-                    wire.ack = ack;
-                }
+                wire.flags = fields.flags;
+                wire.ack = fields.ack.unwrap_or_default();
                 wire.window = fields.window;
                 wire.options.mss = Some(fields.mss);
                 wire.options.window_scale = fields.window_scale;
@@ -363,6 +376,7 @@ fn blank(seq: SeqNumber) -> Wire {
         window: 0,
         options: TcpOptions::default(),
         payload: vec![],
+        ecn: 0,
     }
 }
 
@@ -412,8 +426,8 @@ impl Pair {
 
     fn poll(&mut self) {
         for i in 0..2 {
-            for wire in self.hosts[i].poll(self.now) {
-                let arrivals = self.links[i].carry(self.now, &wire, &mut self.rng);
+            for mut wire in self.hosts[i].poll(self.now) {
+                let arrivals = self.links[i].carry(self.now, &mut wire, &mut self.rng);
                 if self.trace {
                     eprintln!(
                         "{} {i}: {:?} seq {} ack {} len {} win {} sack {:?} -> {:?}",

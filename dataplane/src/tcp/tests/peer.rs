@@ -26,6 +26,8 @@ pub(super) struct Seg {
     options: TcpOptions,
     payload: Vec<u8>,
     signal: bool,
+    ce: bool,
+    urgent: u16,
 }
 
 /// An ACK with relative numbers.
@@ -38,6 +40,8 @@ pub(super) fn ack(seq: u32, ack: u32) -> Seg {
         options: TcpOptions::default(),
         payload: vec![],
         signal: false,
+        ce: false,
+        urgent: 0,
     }
 }
 
@@ -82,6 +86,24 @@ impl Seg {
         self
     }
 
+    /// URG with this pointer.
+    pub(super) fn urgent(mut self, pointer: u16) -> Self {
+        self.flags |= Flags::URG;
+        self.urgent = pointer;
+        self
+    }
+
+    /// Congestion Experienced.
+    pub(super) fn ce(mut self) -> Self {
+        self.ce = true;
+        self
+    }
+
+    pub(super) fn flags(mut self, flags: Flags) -> Self {
+        self.flags |= flags;
+        self
+    }
+
     pub(super) fn signal(mut self) -> Self {
         self.signal = true;
         self
@@ -98,10 +120,10 @@ impl Seg {
             ack: ISS + self.ack,
             flags: self.flags,
             window: self.window,
-            urgent: 0,
+            urgent: self.urgent,
             options: &self.options,
             payload_len: self.payload.len() as u32,
-            ce: false,
+            ce: self.ce,
             mptcp_signal: self.signal,
         };
         let chain = if self.payload.is_empty() {

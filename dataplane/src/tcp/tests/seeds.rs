@@ -4,7 +4,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::pair::{Link, Pair};
-use crate::tcp::{CongestionKind, TcpConfig};
+use crate::tcp::{CongestionKind, EcnPolicy, TcpConfig};
 use crate::time::Duration;
 
 fn scenario(seed: u64) -> Pair {
@@ -20,6 +20,7 @@ fn scenario(seed: u64) -> Pair {
         pacing: rng.random_bool(0.7),
         hystart: rng.random_bool(0.7),
         segments_max: [16, 100, 10_000][rng.random_range(0..3)],
+        ecn: [EcnPolicy::Passive, EcnPolicy::Always][rng.random_range(0..2)],
         // A fifth of all packets lost in both directions is bad luck for minutes, now and then.
         user_timeout: Duration::from_secs(3_000),
         // ... longer than TIME-WAIT, which must stay to acknowledge the last FIN.
@@ -31,6 +32,7 @@ fn scenario(seed: u64) -> Pair {
     link.loss = [0.0, 0.001, 0.02, 0.1, 0.2][rng.random_range(0..5)];
     link.duplicate = [0.0, 0.01, 0.1][rng.random_range(0..3)];
     link.queue_bytes = [3_000, 30_000, 1 << 30][rng.random_range(0..3)];
+    link.mark_bytes = [0, 2_000, 20_000][rng.random_range(0..3)];
     let bytes = |rng: &mut SmallRng| [0, 1, 5_000, 60_000, 150_000][rng.random_range(0..5)];
     let bytes = [bytes(&mut rng), bytes(&mut rng)];
     let mut pair = Pair::new(seed, &config, &link, bytes);

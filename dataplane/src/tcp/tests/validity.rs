@@ -189,10 +189,23 @@ fn the_echo_is_of_the_segment_that_spans_the_last_ack() {
 
 #[test]
 fn urgent_data_stays_in_the_stream() {
-    let mut test = Test::established(config());
-    test.recv(seg(Flags::ACK | Flags::URG, 1, 1).text("now"));
-    assert_eq!(test.text(), "now");
-    assert_eq!(test.count(Counter::TCPUrgent), 1);
+    // Nowhere, inside, at the end, beyond, and as far as it goes.
+    for pointer in [0, 1, 2, 3, 4, 1000, 0xffff] {
+        let mut test = Test::established(config());
+        // Out of order, a copy without URG, one with more behind it, then the gap.
+        test.recv(ack(4, 1).text("def").urgent(pointer));
+        test.recv(ack(4, 1).text("def"));
+        test.recv(ack(4, 1).text("defg").urgent(pointer / 2));
+        test.recv(ack(1, 1).text("abc").urgent(pointer));
+        // URG on what carries nothing, and on a repetition of what was delivered.
+        test.recv(ack(8, 1).urgent(pointer));
+        test.recv(ack(1, 1).text("abc").urgent(pointer));
+        test.recv(ack(8, 1).text("h").urgent(pointer).fin());
+        assert_eq!(test.text(), "abcdefgh", "pointer {pointer}");
+        assert_eq!(test.tcp.state(), State::CloseWait);
+        // The repetition was no longer acceptable.
+        assert_eq!(test.count(Counter::TCPUrgent), 5);
+    }
 }
 
 #[test]

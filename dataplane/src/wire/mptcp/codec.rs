@@ -19,6 +19,20 @@ mod dss_flag {
 const BACKUP: u8 = 0x01;
 /// The E flag of ADD_ADDR.
 const ECHO: u8 = 0x01;
+/// IPVer of an ADD_ADDR of version 0 (RFC 6824 §3.4.1). Its lengths 8 and 10, or 20 and 22, are
+/// those of an echo of version 1 only, which has the lowest bit set.
+const IP_VERSION_4: u8 = 4;
+const IP_VERSION_6: u8 = 6;
+
+/// What stands beside the subtype of an ADD_ADDR.
+const fn add_addr_flags(echo: bool, hmac: bool, v4: bool) -> u8 {
+    match (echo, hmac, v4) {
+        (true, ..) => ECHO,
+        (false, true, _) => 0,
+        (false, false, true) => IP_VERSION_4,
+        (false, false, false) => IP_VERSION_6,
+    }
+}
 
 impl MptcpOption {
     /// Reads one option: all of its bytes, kind and length included.
@@ -36,8 +50,9 @@ impl MptcpOption {
             subtype::DSS => parse_dss(option),
             subtype::ADD_ADDR => parse_add_addr(option, low),
             subtype::REMOVE_ADDR => parse_remove_addr(option),
-            subtype::MP_PRIO => (len == 3).then_some(Self::MpPrio {
+            subtype::MP_PRIO => matches!(len, 3 | 4).then(|| Self::MpPrio {
                 backup: low & BACKUP != 0,
+                address_id: option.get(3).map(|id| AddressId(*id)),
             }),
             subtype::MP_FAIL => (len == 12).then(|| Self::MpFail {
                 dsn: u64_at(option, 4),
@@ -83,7 +98,7 @@ impl MptcpOption {
                 4 + addr + if port.is_some() { 2 } else { 0 } + if hmac.is_some() { 8 } else { 0 }
             }
             Self::RemoveAddr { ids } => 3 + ids.as_bytes().len(),
-            Self::MpPrio { .. } => 3,
+            Self::MpPrio { address_id, .. } => 3 + usize::from(address_id.is_some()),
             Self::TcpRst { .. } => 4,
             Self::Unknown { .. } | Self::Malformed { .. } => 0,
         }
@@ -169,7 +184,7 @@ impl MptcpOption {
                 port,
                 hmac,
             } => {
-                out[2] |= u8::from(*echo) * ECHO;
+                out[2] |= add_addr_flags(*echo, hmac.is_some(), addr.is_ipv4());
                 out[3] = address_id.0;
                 let mut at = match addr {
                     IpAddr::V4(a) => {
@@ -190,7 +205,12 @@ impl MptcpOption {
                 }
             }
             Self::RemoveAddr { ids } => put(out, 3, ids.as_bytes()),
-            Self::MpPrio { backup } => out[2] |= u8::from(*backup) * BACKUP,
+            Self::MpPrio { backup, address_id } => {
+                out[2] |= u8::from(*backup) * BACKUP;
+                if let Some(id) = address_id {
+                    out[3] = id.0;
+                }
+            }
             Self::MpFail { dsn: number }
             | Self::FastClose {
                 receiver_key: Key(number),
@@ -340,9 +360,14 @@ fn parse_dss(b: &[u8]) -> Option<MptcpOption> {
 
 fn parse_add_addr(b: &[u8], low: u8) -> Option<MptcpOption> {
     let echo = low & ECHO != 0;
-    // §3.4.1: an echo has no HMAC, an announcement must have one. The rest of the length
-    // tells the family and whether there is a port.
-    let hmac_len = if echo { 0 } else { 8 };
+    let version0 = matches!(
+        (low, b.len()),
+        (IP_VERSION_4, 8 | 10) | (IP_VERSION_6, 20 | 22)
+    );
+    // §3.4.1: an echo has no HMAC, an announcement must have one, but in version 0. The rest
+    // of the length tells the family and whether there is a port.
+    let has_hmac = !echo && !version0;
+    let hmac_len = if has_hmac { 8 } else { 0 };
     let (v6, has_port) = match b.len().checked_sub(hmac_len)? {
         8 => (false, false),
         10 => (false, true),
@@ -360,7 +385,7 @@ fn parse_add_addr(b: &[u8], low: u8) -> Option<MptcpOption> {
             IpAddr::V4(ipv4_at(b, 4))
         },
         port: has_port.then(|| u16_at(b, port_at)),
-        hmac: (!echo).then(|| u64_at(b, b.len() - 8)),
+        hmac: has_hmac.then(|| u64_at(b, b.len() - 8)),
     })
 }
 

@@ -237,6 +237,49 @@ fn an_announcement_without_hmac_is_malformed() {
     }
 }
 
+/// RFC 6824 §3.4.1: IPVer in place of the flags, no HMAC.
+#[test]
+fn add_addr_of_version_0_says_its_family() {
+    let v6_bytes = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+    let v4 = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 1));
+    let v6 = IpAddr::V6(Ipv6Addr::from(v6_bytes));
+    for (addr, flags, addr_bytes) in [(v4, 0x34, &[10, 0, 2, 1][..]), (v6, 0x36, &v6_bytes)] {
+        for port in [None, Some(0x1f90)] {
+            let mut bytes = vec![30, 0, flags, 1];
+            bytes.extend(addr_bytes);
+            bytes.extend(port.iter().flat_map(|p: &u16| p.to_be_bytes()));
+            bytes[1] = u8::try_from(bytes.len()).unwrap();
+            let option = MptcpOption::AddAddr {
+                echo: false,
+                address_id: AddressId(1),
+                addr,
+                port,
+                hmac: None,
+            };
+            same(option, &bytes);
+            // The family of the other length is a lie.
+            bytes[2] ^= 0x02;
+            let len = bytes[1];
+            let lie = MptcpOption::Malformed { subtype: 3, len };
+            assert_eq!(MptcpOption::parse(&bytes), lie);
+        }
+    }
+}
+
+fn prio(backup: bool, id: Option<u8>) -> MptcpOption {
+    MptcpOption::MpPrio {
+        backup,
+        address_id: id.map(AddressId),
+    }
+}
+
+/// RFC 6824 §3.3.8.
+#[test]
+fn mp_prio_of_version_0_may_name_an_address() {
+    same(prio(true, Some(7)), &[30, 4, 0x51, 7]);
+    same(prio(false, Some(0)), &[30, 4, 0x50, 0]);
+}
+
 /// RFC 8684 §3.4.2, §3.3.8, §3.7, §3.5 and §3.6.
 #[test]
 fn small_options() {
@@ -244,8 +287,8 @@ fn small_options() {
     same(MptcpOption::RemoveAddr { ids }, &[30, 6, 0x40, 3, 9, 255]);
     let ids = AddressIds::single(AddressId(4));
     same(MptcpOption::RemoveAddr { ids }, &[30, 4, 0x40, 4]);
-    same(MptcpOption::MpPrio { backup: true }, &[30, 3, 0x51]);
-    same(MptcpOption::MpPrio { backup: false }, &[30, 3, 0x50]);
+    same(prio(true, None), &[30, 3, 0x51]);
+    same(prio(false, None), &[30, 3, 0x50]);
     same(
         MptcpOption::MpFail {
             dsn: 0x8865_40e5_dce7_7f70,
@@ -283,7 +326,7 @@ fn address_lists_are_bounded() {
     assert_eq!(MptcpOption::parse(&[30, 3, 0x40]), empty);
 }
 
-/// For every defined subtype, exactly the lengths of RFC 8684 are accepted.
+/// For every defined subtype, exactly the lengths of RFC 8684 and RFC 6824 are accepted.
 #[test]
 fn lengths_that_do_not_exist_are_malformed() {
     let accepted = |third: u8| -> Vec<usize> {
@@ -305,7 +348,9 @@ fn lengths_that_do_not_exist_are_malformed() {
     assert_eq!(accepted(0x30), [16, 18, 28, 30]);
     assert_eq!(accepted(0x31), [8, 10, 20, 22]);
     assert_eq!(accepted(0x40), (4..=40).collect::<Vec<_>>());
-    assert_eq!(accepted(0x50), [3]);
+    assert_eq!(accepted(0x34), [8, 10, 16, 18, 28, 30]);
+    assert_eq!(accepted(0x36), [16, 18, 20, 22, 28, 30]);
+    assert_eq!(accepted(0x50), [3, 4]);
     assert_eq!(accepted(0x60), [12]);
     assert_eq!(accepted(0x70), [12]);
     assert_eq!(accepted(0x80), [4]);
@@ -392,15 +437,15 @@ fn any_capable() -> impl Strategy<Value = MptcpOption> {
 }
 
 fn any_add_addr() -> impl Strategy<Value = MptcpOption> {
-    any::<(bool, u8, IpAddr, Option<u16>, u64)>().prop_map(|(echo, id, addr, port, hmac)| {
-        MptcpOption::AddAddr {
+    any::<(bool, u8, IpAddr, Option<u16>, Option<u64>)>().prop_map(
+        |(echo, id, addr, port, hmac)| MptcpOption::AddAddr {
             echo,
             address_id: AddressId(id),
             addr,
             port,
-            hmac: (!echo).then_some(hmac),
-        }
-    })
+            hmac: hmac.filter(|_| !echo),
+        },
+    )
 }
 
 /// Any option that can be sent.
@@ -431,7 +476,7 @@ pub(crate) fn any_option() -> impl Strategy<Value = MptcpOption> {
                 ids: AddressIds::new(&ids).unwrap(),
             }
         ),
-        any::<bool>().prop_map(|backup| MptcpOption::MpPrio { backup }),
+        any::<(bool, Option<u8>)>().prop_map(|(backup, id)| prio(backup, id)),
         any::<u64>().prop_map(|dsn| MptcpOption::MpFail { dsn }),
         any::<u64>().prop_map(|key| MptcpOption::FastClose {
             receiver_key: Key(key),

@@ -69,7 +69,10 @@ fn timestamps_and_the_largest_dss_fit_exactly() {
     buf.mptcp(&dss(true, Some(9))).unwrap();
     assert_eq!((buf.padded_len(), buf.remaining()), (40, 0));
     assert_eq!(
-        buf.mptcp(&MptcpOption::MpPrio { backup: true }),
+        buf.mptcp(&MptcpOption::MpPrio {
+            backup: true,
+            address_id: None,
+        }),
         Err(NoRoom)
     );
     let parsed = TcpOptions::parse(buf.as_slice());
@@ -210,7 +213,13 @@ fn more_mptcp_options_than_kept_are_counted() {
         (parsed.mptcp.len(), parsed.mptcp.ignored()),
         (MPTCP_OPTIONS_MAX, 7)
     );
-    assert_eq!(parsed.mptcp[1], MptcpOption::MpPrio { backup: true });
+    assert_eq!(
+        parsed.mptcp[1],
+        MptcpOption::MpPrio {
+            backup: true,
+            address_id: None,
+        }
+    );
     assert!(!parsed.malformed);
 }
 

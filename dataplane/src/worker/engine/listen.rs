@@ -4,11 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use super::{Engine, Slot, cx};
+use crate::buf::Chain;
 use crate::counters::Counter;
-use crate::mptcp::{Application, Connection, Cx, SubflowPath, TxSink};
+use crate::mptcp::{Application, Connection, Cx, FastOpenSyn, OpenError, SubflowPath, TxSink};
+use crate::tcp::CookieVerdict;
 use crate::time::Instant;
 use crate::wire::packet::TcpPacket;
 use crate::wire::types::Token;
+
+/// A SYN's data is taken only while less than one part in so many of the backlog is half-open.
+const FAST_OPEN_SHARE: u32 = 4;
 
 /// A service: where it listens and what it makes of a stream.
 pub struct Service<A> {
@@ -97,7 +102,13 @@ impl<A: Application> Engine<A> {
     }
 
     /// A SYN for no known flow and without MP_JOIN.
-    pub(super) fn on_syn(&mut self, now: Instant, path: SubflowPath, syn: &TcpPacket) -> Syn {
+    pub(super) fn on_syn(
+        &mut self,
+        now: Instant,
+        path: SubflowPath,
+        syn: &TcpPacket,
+        payload: Chain,
+    ) -> Syn {
         let Some(index) = self
             .services
             .iter()
@@ -122,18 +133,67 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::FlowTableFull);
             return Syn::Dropped;
         }
+        let many = service.half_open >= service.backlog.div_ceil(FAST_OPEN_SHARE);
         let name = service.name.clone();
         let app = (service.make)();
+        let fast_open = self.fast_open(now, syn, payload, many);
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
-        let Ok(conn) = Connection::accept(&mut cx!(self, now), path, syn, app, in_use) else {
+        let accepted =
+            Connection::accept_fast_open(&mut cx!(self, now), path, syn, fast_open, app, in_use);
+        let conn = match accepted {
+            Ok(conn) => conn,
+            Err(OpenError::SynIgnored) => return Syn::Dropped,
             // Both addresses come from one packet, so they are of one family.
-            return Syn::Refused;
+            Err(_) => return Syn::Refused,
         };
         let service = u16::try_from(index).expect("services are counted in u16");
         let slot = self.adopt(Box::new(conn), Some(service), name);
         self.touched(now, slot);
         Syn::Accepted
+    }
+
+    /// What a SYN's Fast Open option and data are worth (RFC 7413 §4.2.1).
+    fn fast_open(
+        &mut self,
+        now: Instant,
+        syn: &TcpPacket,
+        payload: Chain,
+        many: bool,
+    ) -> FastOpenSyn {
+        let (Some(key), Some(cookie)) = (&self.fast_open_key, &syn.options.fast_open) else {
+            return FastOpenSyn::default();
+        };
+        let fresh = Some(key.cookie(now, &syn.tuple));
+        let counters = &mut self.counters;
+        if cookie.is_request() {
+            counters.inc(Counter::TCPFastOpenCookieReqd);
+            return FastOpenSyn {
+                data: Chain::new(),
+                grant: fresh,
+            };
+        }
+        let grant = match key.judge(now, &syn.tuple, cookie) {
+            CookieVerdict::Valid => None,
+            CookieVerdict::Aging => fresh,
+            CookieVerdict::Invalid => {
+                counters.inc(Counter::TCPFastOpenPassiveFail);
+                return FastOpenSyn {
+                    data: Chain::new(),
+                    grant: fresh,
+                };
+            }
+        };
+        if many {
+            // RFC 7413 §5.1: a cookie proves an address only once; under a flood no work is
+            // done before the handshake.
+            counters.inc(Counter::TCPFastOpenListenOverflow);
+            return FastOpenSyn::default();
+        }
+        FastOpenSyn {
+            data: payload,
+            grant,
+        }
     }
 
     /// A SYN with MP_JOIN whose token is ours to know.
@@ -172,8 +232,9 @@ impl<A: Application> Engine<A> {
                 }
             }
             Err(reject) => {
+                let reason = slot.conn.reset_reason(reject);
                 self.counters.inc(Counter::MPJoinRejected);
-                self.refuse(path.port, syn, Some(reject.reset_reason()), sink);
+                self.refuse(path.port, syn, reason, sink);
             }
         }
         self.touched(now, index);

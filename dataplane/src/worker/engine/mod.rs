@@ -35,6 +35,7 @@ use crate::mptcp::{
     Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
     Progress, Secrets, SubflowId, SubflowPath, TxSink, WorkerShare,
 };
+use crate::tcp::{CookieCache, FastOpenKey};
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetAddress;
 use crate::wire::types::{AddressId, FourTuple, Token};
@@ -114,6 +115,10 @@ pub struct Engine<A: Application> {
     counters: Counters,
     rng: StdRng,
     secrets: Secrets,
+    /// Signs Fast Open cookies, if those are given out.
+    fast_open_key: Option<FastOpenKey>,
+    /// Fast Open cookies of servers.
+    cookies: CookieCache,
     actions: Actions,
     flows: FlowTable,
     /// Own tokens; drawn by us, so they need no keyed hash.
@@ -154,9 +159,12 @@ impl<A: Application> Engine<A> {
         let mut rng = StdRng::from_seed(seed);
         let secrets = Secrets::draw(&mut rng);
         let flow_secret = rng.random();
+        let fast_open_key = config.mptcp.fast_open.then(|| FastOpenKey::draw(&mut rng));
         Self {
             counters: Counters::new(),
             secrets,
+            fast_open_key,
+            cookies: CookieCache::default(),
             actions: Actions::new(),
             flows: FlowTable::new(flow_secret, config.flows_max),
             tokens: HashMap::new(),
@@ -202,7 +210,12 @@ impl<A: Application> Engine<A> {
         let tuple = path.tuple;
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
-        let conn = Connection::connect(&mut cx!(self, now), path, app, in_use)?;
+        let mut conn = Connection::connect(&mut cx!(self, now), path, app, in_use)?;
+        if self.config.mptcp.fast_open
+            && let Some((cookie, mss)) = self.cookies.offer(now, tuple.remote.ip())
+        {
+            conn.offer_fast_open(cookie, mss);
+        }
         let token = conn.token().0;
         let index = self.adopt(Box::new(conn), None, name.clone());
         self.route(index, tuple, None);
@@ -542,6 +555,9 @@ impl<A: Application> Engine<A> {
     }
 
     fn settle(&mut self, now: Instant, index: u32, again: bool) {
+        if let Some(lesson) = self.actions.fast_open.take() {
+            self.cookies.learn(now, &lesson);
+        }
         self.apply_actions(index);
         let Some(slot) = self.slots[index as usize].as_mut() else {
             return;

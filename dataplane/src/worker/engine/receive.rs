@@ -2,15 +2,16 @@
 
 use super::reply::l2_of_answer;
 use super::{Engine, cx, listen};
-use crate::buf::{Chain, Frame, Piece};
-use crate::checksum;
+use std::ops::Range;
+
+use crate::buf::{Chain, Frame, PacketFrames, Piece};
 use crate::counters::Counter;
 use crate::io::{PortId, RxChecksum};
 use crate::mptcp::{Application, Cx, SubflowPath, TxSink};
 use crate::tcp::{SegmentIn, TimeWaitAction};
 use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
-use crate::wire::packet::{self, ChecksumVerdict, IcmpError, Packet, TcpPacket};
+use crate::wire::packet::{self, IcmpError, Packet, TcpPacket};
 use crate::wire::tcp::Flags;
 use crate::wire::types::AddressId;
 use crate::worker::flow_table::Flow;
@@ -30,21 +31,23 @@ pub struct Arrival {
 }
 
 impl<A: Application> Engine<A> {
-    /// Takes one received frame. Returns what must go to another worker.
-    pub fn on_frame<S: TxSink>(
+    /// Takes one received packet. Returns what must go to another worker.
+    pub fn on_packet<S: TxSink>(
         &mut self,
         now: Instant,
         arrival: Arrival,
-        frame: Frame,
+        frames: PacketFrames,
         sink: &mut S,
     ) -> Option<(u16, HandOff)> {
-        // Once per frame: whoever hands it over has counted it.
+        let head = frames.first()?;
+        // Once per packet: whoever hands it over has counted it.
         if arrival.from.is_none() {
             self.counters.inc(Counter::FramesRx);
         }
-        match packet::parse(frame.packet()) {
-            Ok(Packet::Tcp(tcp)) => self.on_tcp(now, arrival, &tcp, frame, sink),
-            Ok(Packet::Icmp(error)) => self.on_icmp(now, arrival, &error, frame),
+        let len = frames.iter().map(Frame::len).sum();
+        match packet::parse_head(head.packet(), len) {
+            Ok(Packet::Tcp(tcp)) => self.on_tcp(now, arrival, &tcp, frames, sink),
+            Ok(Packet::Icmp(error)) => self.on_icmp(now, arrival, &error, frames),
             Err(_) => {
                 self.counters.inc(Counter::ParseError);
                 None
@@ -57,12 +60,12 @@ impl<A: Application> Engine<A> {
         now: Instant,
         arrival: Arrival,
         tcp: &TcpPacket,
-        frame: Frame,
+        frames: PacketFrames,
         sink: &mut S,
     ) -> Option<(u16, HandOff)> {
         let flow = self.flows.lookup(&tcp.tuple);
         if let Some(Flow::Foreign { worker }) = flow {
-            return Some(self.hand_off(worker, arrival, frame));
+            return Some(self.hand_off(worker, arrival, frames));
         }
         let join = join_token(tcp);
         if flow.is_none()
@@ -73,50 +76,53 @@ impl<A: Application> Engine<A> {
             if owner != self.config.worker.index {
                 self.counters.inc(Counter::MPJoinHandOff);
                 let owner = u16::try_from(owner).expect("workers are counted in u16");
-                return Some(self.hand_off(owner, arrival, frame));
+                return Some(self.hand_off(owner, arrival, frames));
             }
         }
 
         // The one pass over the payload: its sum verifies the TCP checksum now and
         // serves the DSS checksum later. A partial checksum says that the bytes never
         // left this host; then nothing has to be read.
-        let payload = frame.packet().get(tcp.payload.clone()).unwrap_or_default();
-        let partial = arrival.checksum == RxChecksum::AcceptPartial
-            && tcp.has_partial_checksum(frame.packet());
-        let sum = if partial {
+        let head = frames.first()?.packet();
+        let partial =
+            arrival.checksum == RxChecksum::AcceptPartial && tcp.has_partial_checksum(head);
+        let headers = tcp.header_sum(head);
+        let mut payload = payload_of(frames, &tcp.payload);
+        if partial {
             self.counters.inc(Counter::PartialCsumAccepted);
-            None
         } else {
-            let sum = checksum::sum(payload);
             self.counters
                 .add(Counter::RxBytesTouched, payload.len() as u64);
-            if tcp.verify_checksum(frame.packet(), sum) != ChecksumVerdict::Valid {
+            if !headers.combine(payload.sum(), false).is_zero() {
                 self.counters.inc(Counter::InCsumErrors);
                 return None;
             }
-            Some(sum)
-        };
+        }
 
+        match tcp.ecn {
+            1 => self.counters.inc(Counter::InECT1Pkts),
+            2 => self.counters.inc(Counter::InECT0Pkts),
+            3 => self.counters.inc(Counter::InCEPkts),
+            _ => {}
+        }
         match flow {
             Some(Flow::Subflow { conn, subflow }) => {
                 let slot = self.slots[conn as usize]
                     .as_mut()
                     .expect("flow of a live slot");
-                let mut chain = Chain::new();
-                if !tcp.payload.is_empty() {
-                    chain.push(Piece::from_frame(frame, tcp.payload.clone(), sum));
-                }
                 slot.conn
-                    .on_packet(&mut cx!(self, now), subflow, tcp, chain);
+                    .on_packet(&mut cx!(self, now), subflow, tcp, payload);
                 self.touched(now, conn);
                 None
             }
             Some(Flow::TimeWait { serial }) => {
-                self.on_time_wait(now, arrival, tcp, serial, join, sink);
+                let payload = syn_data(tcp, payload);
+                self.on_time_wait(now, arrival, tcp, serial, join, payload, sink);
                 None
             }
             None => {
-                self.on_unknown(now, arrival, tcp, join, sink);
+                let payload = syn_data(tcp, payload);
+                self.on_unknown(now, arrival, tcp, join, payload, sink);
                 None
             }
             Some(Flow::Foreign { .. }) => unreachable!("returned above"),
@@ -124,6 +130,10 @@ impl<A: Application> Engine<A> {
     }
 
     /// A segment of a flow in TIME-WAIT.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of `on_unknown` and the flow"
+    )]
     fn on_time_wait<S: TxSink>(
         &mut self,
         now: Instant,
@@ -131,6 +141,7 @@ impl<A: Application> Engine<A> {
         tcp: &TcpPacket,
         serial: u64,
         join: Option<u32>,
+        payload: Chain,
         sink: &mut S,
     ) {
         let Some(state) = self.time_wait.get_mut(serial) else {
@@ -148,7 +159,7 @@ impl<A: Application> Engine<A> {
                 if let Some(worker) = self.time_wait.take_route(serial) {
                     self.unroute(worker, tcp.tuple);
                 }
-                self.on_unknown(now, arrival, tcp, join, sink);
+                self.on_unknown(now, arrival, tcp, join, payload, sink);
             }
         }
     }
@@ -160,6 +171,7 @@ impl<A: Application> Engine<A> {
         arrival: Arrival,
         tcp: &TcpPacket,
         join: Option<u32>,
+        payload: Chain,
         sink: &mut S,
     ) {
         let syn = tcp.flags.contains(Flags::SYN) && !tcp.flags.contains(Flags::ACK);
@@ -183,7 +195,7 @@ impl<A: Application> Engine<A> {
         };
         if let Some(token) = join {
             self.on_join(now, path, tcp, token, arrival.from, sink);
-        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp) {
+        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp, payload) {
             self.refuse(arrival.port, tcp, None, sink);
         }
     }
@@ -193,7 +205,7 @@ impl<A: Application> Engine<A> {
         now: Instant,
         arrival: Arrival,
         error: &IcmpError,
-        frame: Frame,
+        frames: PacketFrames,
     ) -> Option<(u16, HandOff)> {
         match self.flows.lookup(&error.tuple) {
             Some(Flow::Subflow { conn, subflow }) => {
@@ -204,7 +216,7 @@ impl<A: Application> Engine<A> {
                 self.touched(now, conn);
                 None
             }
-            Some(Flow::Foreign { worker }) => Some(self.hand_off(worker, arrival, frame)),
+            Some(Flow::Foreign { worker }) => Some(self.hand_off(worker, arrival, frames)),
             Some(Flow::TimeWait { .. }) | None => {
                 self.counters.inc(Counter::IcmpNoFlow);
                 None
@@ -212,16 +224,40 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    fn hand_off(&self, worker: u16, arrival: Arrival, frame: Frame) -> (u16, HandOff) {
+    fn hand_off(&self, worker: u16, arrival: Arrival, frames: PacketFrames) -> (u16, HandOff) {
         let from = u16::try_from(self.config.worker.index).expect("workers are counted in u16");
         (
             worker,
-            HandOff::Frame {
+            HandOff::Packet {
                 port: arrival.port,
                 from,
-                frame,
+                frames,
             },
         )
+    }
+}
+
+/// The payload, which the IP length bounds, of a packet in one frame or several.
+fn payload_of(frames: PacketFrames, payload: &Range<usize>) -> Chain {
+    let mut chain = Chain::with_capacity(frames.len());
+    let mut start = 0;
+    for frame in frames {
+        let end = start + frame.len();
+        let (from, to) = (payload.start.max(start), payload.end.min(end));
+        if from < to {
+            chain.push(Piece::from_frame(frame, from - start..to - start, None));
+        }
+        start = end;
+    }
+    chain
+}
+
+/// The data of a SYN that may come with a Fast Open cookie.
+fn syn_data(tcp: &TcpPacket, payload: Chain) -> Chain {
+    if tcp.options.fast_open.is_some() {
+        payload
+    } else {
+        Chain::new()
     }
 }
 

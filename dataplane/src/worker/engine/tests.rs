@@ -131,7 +131,9 @@ impl Bench {
             from: self.from,
         };
         let now = Instant::from_millis(2);
-        let handed = self.engine.on_frame(now, arrival, frame, &mut wire);
+        let handed = self
+            .engine
+            .on_packet(now, arrival, [frame].into(), &mut wire);
         self.engine.run(now, &mut wire);
         let answers = wire
             .sent
@@ -210,7 +212,7 @@ fn a_join_goes_to_the_worker_that_its_token_names() {
     let (answers, handed) = b.segment(SERVER, 1000, Flags::SYN, (100, 0), join(43));
     assert!(answers.is_empty());
     match handed {
-        Some((1, HandOff::Frame { from: 0, .. })) => {}
+        Some((1, HandOff::Packet { from: 0, .. })) => {}
         other => panic!("{other:?}"),
     }
     // An even token is this worker's own to refuse.
@@ -227,7 +229,7 @@ fn a_routed_flow_is_handed_over_until_it_is_released() {
     };
     b.engine.on_route(&tuple, 1, true);
     let (_, handed) = b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
-    assert!(matches!(handed, Some((1, HandOff::Frame { .. }))));
+    assert!(matches!(handed, Some((1, HandOff::Packet { .. }))));
     b.engine.on_route(&tuple, 1, false);
     let (answers, handed) = b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
     assert!(handed.is_none() && answers.len() == 1);

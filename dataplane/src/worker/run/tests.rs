@@ -53,6 +53,7 @@ fn worker(tx_ring: u32) -> (Worker<MemoryPort, Quiet>, Wire) {
             ifindex: 1,
             queue: 0,
             mode_asked: PortMode::Native,
+            segment_bytes: 0,
         }],
         pools: vec![pool],
         rings: HandOffRings::mesh(1).remove(0),

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 mod errors;
+mod gso;
 mod netns;
 
 use std::os::fd::AsRawFd;
