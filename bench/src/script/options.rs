@@ -22,6 +22,8 @@ use super::keys;
 use super::syntax::{Field, OptionText};
 
 const KIND_MPTCP: u8 = 30;
+/// RFC 7413 §4.1.1.
+pub(super) const KIND_FAST_OPEN: u8 = 34;
 
 /// One of the two ends.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -391,6 +393,10 @@ pub(super) fn render(kind: u8, body: &[u8], view: &View) -> OptionText {
         }
         4 if body.is_empty() => Some("sackok"),
         5 => Some("sack"),
+        KIND_FAST_OPEN => {
+            w.put("len", body.len());
+            Some("fastopen")
+        }
         8 if body.len() == 8 => {
             w.put("val", be(&body[..4]));
             w.put("ecr", be(&body[4..]));

@@ -92,6 +92,8 @@ pub(super) struct Run {
     pub(super) events: VecDeque<serde_json::Value>,
     key_braid: Option<u64>,
     key_peer: u64,
+    /// The Fast Open cookie that the engine gave.
+    cookie: Vec<u8>,
     /// End of the last command.
     mark: Instant,
     start: Instant,
@@ -149,6 +151,7 @@ impl Run {
             events: VecDeque::new(),
             key_braid: None,
             key_peer,
+            cookie: Vec::new(),
             mark: start,
             start,
             log: VecDeque::new(),
@@ -259,6 +262,15 @@ impl Run {
         for option in texts {
             if option.name == "ts" {
                 flow.timestamps.get_or_insert(0);
+            } else if option.name == "fastopen" {
+                let mut cookie = self.cookie.clone();
+                match option.get("cookie") {
+                    None => cookie.clear(),
+                    Some("got") => {}
+                    Some("bad") => cookie.iter_mut().for_each(|b| *b ^= 0x55),
+                    Some(other) => return Err(format!("`{other}` is no cookie: got, bad")),
+                }
+                wire.push((options::KIND_FAST_OPEN, cookie));
             } else {
                 wire.push(options::encode(option, &view)?);
             }
@@ -346,6 +358,9 @@ impl Run {
                 flow.timestamps = flow
                     .timestamps
                     .map(|_| u32::from_be_bytes([body[0], body[1], body[2], body[3]]));
+            }
+            if *kind == options::KIND_FAST_OPEN && !body.is_empty() {
+                self.cookie.clone_from(body);
             }
             if !options::is_mptcp(*kind) {
                 continue;
