@@ -12,7 +12,7 @@
 //! | file | one idea |
 //! |---|---|
 //! | `syntax` | text to commands |
-//! | `segment`, `options`, `keys` | the wire |
+//! | `segment`, `options`, `render`, `keys` | the wire |
 //! | `host` | one engine on a memory sink under a virtual clock |
 //! | `app` | the application under the script's control |
 //! | `run`, `calls` | commands to deeds: packets; everything else |
@@ -24,6 +24,7 @@ pub mod checklist;
 mod host;
 mod keys;
 mod options;
+mod render;
 mod run;
 mod segment;
 pub mod syntax;

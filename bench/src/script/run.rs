@@ -11,6 +11,7 @@ use braid_dataplane::time::Instant;
 use super::app::Shared;
 use super::host::{Host, Sent};
 use super::options::{self, Secrets, Side, View, agrees, number, small};
+use super::render::render;
 use super::segment::{Segment, flag_bits, flag_letters};
 use super::syntax::{Command, Field, OptionText, PacketText, Script, Step};
 
@@ -411,7 +412,7 @@ impl Run {
             .options
             .iter()
             .map(|(kind, body)| {
-                let text = options::render(*kind, body, &view);
+                let text = render(*kind, body, &view);
                 (options::is_mptcp(*kind), text)
             })
             .collect();
