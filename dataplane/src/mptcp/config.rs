@@ -250,6 +250,14 @@ mod tests {
     }
 
     #[test]
+    fn the_send_buffer_is_no_smaller_than_the_receive_buffer() {
+        // RFC 8684 §3.3.5: or a peer's full window could not be used.
+        let config = MptcpConfig::default();
+        assert!(config.send_buffer_bytes >= config.recv_buffer_bytes);
+        assert!(config.send_buffer_frames >= config.recv_buffer_frames);
+    }
+
+    #[test]
     fn timestamp_offset_ignores_ports() {
         let secrets = Secrets::draw(&mut rand::rngs::StdRng::seed_from_u64(1));
         assert_eq!(

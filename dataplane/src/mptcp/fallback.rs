@@ -129,7 +129,7 @@ impl Core {
     /// contiguous), the subflow is reset and its data goes elsewhere. RFC 8684 §3.7 has the
     /// next subflow begin with an infinite mapping then; ours begins with regular ones:
     /// checksums go on protecting the stream on a path of which nothing bad is known.
-    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
+    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize) {
         cx.counters.inc(Counter::MPFailRx);
         let answers = if self.mode == Mode::Tcp {
             // The answer to ours, a repetition, or it was overtaken by the infinite mapping.
@@ -144,7 +144,9 @@ impl Core {
         let s = &mut self.subflows[i];
         if answers && !std::mem::replace(&mut s.fail_said, true) {
             // RFC 8684 §3.7: answered by MP_FAIL in the other direction. By an ACK of its own:
-            // data may never leave room for a pure ACK.
+            // data may never leave room for a pure ACK. The data sequence number is of the
+            // direction that the answerer hears.
+            let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
             s.signal(MptcpOption::MpFail { dsn });
             s.tcp.ack_now();

@@ -241,7 +241,7 @@ impl Core {
                 MptcpOption::MpPrio { backup, address_id } if self.is_mptcp() => {
                     self.on_prio(cx, i, backup, address_id);
                 }
-                MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::MpFail { .. } => self.on_mp_fail(cx, i),
                 MptcpOption::Window { heard, edge } => self.on_window_option(cx, i, heard, edge),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>

@@ -135,7 +135,8 @@ impl Core {
                         self.send_empty(cx, sink, i, frame, una - 1, Flags::ACK, None)
                     } else if let Some(fin) = self.take_data_fin_mapping(i) {
                         self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, Some(fin))
-                    } else if !self.subflows[i].may_signal(cx.now) {
+                    } else if self.owes_keys(i) || !self.subflows[i].may_signal(cx.now) {
+                        // Signals wait for the keys, and for their turn.
                         return false;
                     } else {
                         let signal = self.next_signal(cx, i);
