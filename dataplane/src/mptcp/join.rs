@@ -236,6 +236,7 @@ impl Core {
             return;
         }
         let token = self.id;
+        self.subflowless_since = None;
         let s = &mut self.subflows[i];
         s.phase = Phase::Established;
         s.was_established = true;

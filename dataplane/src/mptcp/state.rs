@@ -91,6 +91,8 @@ pub(crate) struct Core {
     pub(crate) closing: Closing,
     created_at: Instant,
     pub(crate) subflowless_since: Option<Instant>,
+    /// No MPTCP option is sent any more, because what carries one does not arrive.
+    pub(crate) mute: bool,
     pub(crate) subflowless_timeout: Duration,
     pub(crate) established: bool,
     pub(crate) established_news: bool,
@@ -142,6 +144,7 @@ impl Core {
             closing: Closing::default(),
             created_at: cx.now,
             subflowless_since: None,
+            mute: false,
             subflowless_timeout: cx.config.subflowless_timeout,
             established: false,
             established_news: false,
@@ -167,7 +170,7 @@ impl Core {
     pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
         let change = FlowChange::Add(subflow.tuple(), subflow.id);
         cx.actions.flows.push(change);
-        self.subflowless_since = None;
+        // A join that is under way does not stop the clock: the peer may refuse for ever.
         self.subflows.push(subflow);
         self.subflows.len() - 1
     }
@@ -375,7 +378,7 @@ impl Core {
                 _ => CloseReason::PeerAbort,
             });
         }
-        self.subflowless_since = Some(cx.now);
+        self.subflowless_since.get_or_insert(cx.now);
     }
 
     pub(crate) fn state_name(&self) -> String {

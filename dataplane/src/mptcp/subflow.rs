@@ -125,6 +125,8 @@ pub(crate) struct Subflow {
     pub(crate) dss_room: usize,
     /// A DATA_ACK arrived on this subflow.
     pub(crate) confirmed: bool,
+    /// Times that bytes between two mappings had none.
+    pub(crate) gaps: u8,
     /// End of what TCP was acknowledged for, as a stream offset.
     pub(crate) acked_to: u64,
     /// Segments in a row without any MPTCP option that acknowledged data or left bytes
@@ -201,6 +203,7 @@ impl Subflow {
             burst: None,
             dss_room: DSS_BYTES,
             confirmed: false,
+            gaps: 0,
             acked_to: 0,
             bare: 0,
             fail: None,
