@@ -71,7 +71,7 @@ impl Core {
             return self.on_reset(cx, i, packet, cause);
         }
         if !verdict.valid {
-            return;
+            return self.check_repeated_start(cx, i, packet);
         }
         self.heard(cx, i, verdict.acked_bytes > 0);
         self.on_acked(cx, i, verdict.acked_bytes);
@@ -95,7 +95,9 @@ impl Core {
         if !syn && self.subflows[i].death.is_none() {
             // SACK blocks may have taken the room of a DATA_ACK.
             let acked = verdict.acked_bytes > 0 && packet.options.sack.is_empty();
-            self.check_bare(cx, i, has_mptcp, acked);
+            // One byte may be a keepalive.
+            let again = verdict.duplicate_data && packet.payload.len() > 1;
+            self.check_bare(cx, i, has_mptcp, acked, again);
         }
         if verdict.fin && self.subflows[i].death.is_none() {
             // As above: a FIN in the middle of a loss may have no room but for SACK blocks.
@@ -317,7 +319,33 @@ impl Core {
             cx.counters.inc(Counter::DSSNoMatchTCP);
             return;
         }
+        if self.is_shifted(i, packet, &mapping, dss.data_fin) {
+            cx.counters.inc(Counter::DSSNoMatchTCP);
+            return self.options_vanished(cx, i);
+        }
         self.declare(cx, i, &mapping, dss.data_fin);
+    }
+
+    /// Something has put bytes into the subflow: this segment's mapping begins at bytes that
+    /// came without one before, and ends before the segment does. Or it has taken some out:
+    /// the mapping begins inside the segment, and ends behind it. No sender maps like that,
+    /// and a box that splits segments does one or the other.
+    fn is_shifted(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
+        let s = &self.subflows[i];
+        let first = packet.seq.diff(s.tcp.irs());
+        let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
+        let start = mapping.ssn.cast_signed();
+        let end = start.wrapping_add(i32::from(mapping.len) - i32::from(fin));
+        let (early, late) = (
+            start.wrapping_sub(first),
+            end.wrapping_sub(first.wrapping_add(payload)),
+        );
+        let grown = early < 0
+            && late < 0
+            && s.rx.held_bytes() > 0
+            && !s.rx.front_is_mapped()
+            && s.rx_position(mapping.ssn) == Some(s.rx.pos());
+        grown || (early > 0 && late > 0)
     }
 
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
@@ -374,6 +402,9 @@ impl Core {
         let position = self.subflows[i].rx_position(mapping.ssn);
         let (Some(off), Some(pos)) = (offset, position) else {
             cx.counters.inc(Counter::NoDSSInWindow);
+            if offset.is_none() {
+                self.on_foreign_mapping(cx, i, position);
+            }
             return;
         };
         let dsn = self.rcv_space.dsn(off).0;
@@ -435,6 +466,9 @@ impl Core {
             return self.deliver_plain(cx, i);
         }
         loop {
+            if self.subflows[i].rx.has_gap() && self.on_gap(cx, i) {
+                return;
+            }
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
                     self.was_multipath |= !self.subflows[i].initial;

@@ -98,6 +98,8 @@ pub(crate) struct Core {
     created_at: Instant,
     /// Since when no subflow works; attempts to open one do not count.
     pub(crate) subflowless_since: Option<Instant>,
+    /// No MPTCP option is sent any more, because what carries one does not arrive.
+    pub(crate) mute: bool,
     pub(crate) subflowless_timeout: Duration,
     pub(crate) established: bool,
     pub(crate) established_news: bool,
@@ -158,6 +160,7 @@ impl Core {
             fast_open: FastOpen::default(),
             created_at: cx.now,
             subflowless_since: None,
+            mute: false,
             subflowless_timeout: cx.config.subflowless_timeout,
             established: false,
             established_news: false,

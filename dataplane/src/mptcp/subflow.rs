@@ -147,6 +147,8 @@ pub(crate) struct Subflow {
     pub(crate) dss_room: usize,
     /// A DATA_ACK arrived on this subflow.
     pub(crate) confirmed: bool,
+    /// Times that bytes between two mappings had none.
+    pub(crate) gaps: u8,
     /// End of what TCP was acknowledged for, as a stream offset.
     pub(crate) acked_to: u64,
     /// Segments in a row without any MPTCP option that acknowledged data or left bytes
@@ -230,6 +232,7 @@ impl Subflow {
             given_to: 0,
             dss_room: DSS_BYTES,
             confirmed: false,
+            gaps: 0,
             acked_to: 0,
             bare: 0,
             fail: None,
