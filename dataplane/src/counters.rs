@@ -225,6 +225,12 @@ counters! {
     TCPAbortOnTimeout,
     /// SYN dropped: the backlog is full.
     ListenOverflows,
+    /// SYN answered without keeping anything: the backlog is full.
+    SyncookiesSent,
+    /// Connection opened by the ACK of such an answer.
+    SyncookiesRecv,
+    /// ACK that looked like one and was not; dropped.
+    SyncookiesFailed,
     /// Path MTU lowered by an ICMP error.
     PmtuReduced,
     /// ICMP error about a flow of ours refused: embedded sequence out of window.

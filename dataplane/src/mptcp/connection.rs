@@ -83,7 +83,7 @@ impl<A: Application> Connection<A> {
         self.core.offer_fast_open(cookie, mss);
     }
 
-    fn with(core: Core, app: A) -> Self {
+    pub(super) fn with(core: Core, app: A) -> Self {
         Self {
             core,
             app,

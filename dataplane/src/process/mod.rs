@@ -219,6 +219,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         allow_v0: m.allow_v0,
         connect_version: m.connect_version,
         fast_open: m.fast_open,
+        syn_cookies: m.syn_cookies,
         scheduler: m.scheduler,
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,

@@ -57,6 +57,7 @@ mod rtt;
 mod scoreboard;
 mod segment;
 mod state;
+mod stateless;
 mod time_wait;
 mod timer;
 mod window;
@@ -74,6 +75,7 @@ pub use segment::{
     TxRange, Verdict,
 };
 pub use state::State;
+pub use stateless::{SynMemory, stateless_syn_ack};
 pub use time_wait::{TimeWait, TimeWaitAction};
 
 use core::time::Duration;

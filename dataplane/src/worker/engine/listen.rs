@@ -47,7 +47,7 @@ impl<A> Service<A> {
         }
     }
 
-    fn listens_on(&self, local: SocketAddr) -> bool {
+    pub(super) fn listens_on(&self, local: SocketAddr) -> bool {
         self.listen.iter().any(|a| {
             a.port() == local.port()
                 && (a.ip() == local.ip()
@@ -75,6 +75,8 @@ pub(super) enum Syn {
     Accepted,
     /// Dropped silently: the peer tries again.
     Dropped,
+    /// The backlog is full: to be answered without keeping anything.
+    Stateless,
     /// Nobody listens: answer with RST.
     Refused,
 }
@@ -105,7 +107,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn on_syn(
         &mut self,
         now: Instant,
-        path: SubflowPath,
+        path: &SubflowPath,
         syn: &TcpPacket,
         payload: Chain,
     ) -> Syn {
@@ -122,6 +124,9 @@ impl<A: Application> Engine<A> {
         }
         let service = &self.services[index];
         if service.half_open >= service.backlog {
+            if self.config.mptcp.syn_cookies {
+                return Syn::Stateless;
+            }
             self.counters.inc(Counter::ListenOverflows);
             return Syn::Dropped;
         }
@@ -139,8 +144,14 @@ impl<A: Application> Engine<A> {
         let fast_open = self.fast_open(now, syn, payload, many);
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
-        let accepted =
-            Connection::accept_fast_open(&mut cx!(self, now), path, syn, fast_open, app, in_use);
+        let accepted = Connection::accept_fast_open(
+            &mut cx!(self, now),
+            path.clone(),
+            syn,
+            fast_open,
+            app,
+            in_use,
+        );
         let conn = match accepted {
             Ok(conn) => conn,
             Err(OpenError::SynIgnored) => return Syn::Dropped,

@@ -10,6 +10,7 @@
 //! - everything a peer can grow is bounded: connections, flows, half-open connections per
 //!   service, TIME-WAIT, events.
 
+mod cookie;
 mod listen;
 mod receive;
 mod reply;
@@ -24,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
 
+use self::cookie::SynCookies;
 pub use self::listen::Service;
 pub use self::receive::Arrival;
 use super::flow_table::{Flow, FlowTable};
@@ -117,6 +119,8 @@ pub struct Engine<A: Application> {
     secrets: Secrets,
     /// Signs Fast Open cookies, if those are given out.
     fast_open_key: Option<FastOpenKey>,
+    /// Answers SYNs while a backlog is full.
+    syn_cookies: SynCookies,
     /// Fast Open cookies of servers.
     cookies: CookieCache,
     actions: Actions,
@@ -159,11 +163,13 @@ impl<A: Application> Engine<A> {
         let mut rng = StdRng::from_seed(seed);
         let secrets = Secrets::draw(&mut rng);
         let flow_secret = rng.random();
+        let syn_cookies = SynCookies::draw(&mut rng);
         let fast_open_key = config.mptcp.fast_open.then(|| FastOpenKey::draw(&mut rng));
         Self {
             counters: Counters::new(),
             secrets,
             fast_open_key,
+            syn_cookies,
             cookies: CookieCache::default(),
             actions: Actions::new(),
             flows: FlowTable::new(flow_secret, config.flows_max),

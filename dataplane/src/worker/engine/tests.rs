@@ -8,11 +8,11 @@ use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::io::{RxChecksum, Tx};
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::wire::ethernet::EthernetAddress;
-use crate::wire::mptcp::MptcpOption;
+use crate::wire::mptcp::{MpCapableFlags, MptcpOption};
 use crate::wire::packet::{self, Packet, TcpPacket};
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
-use crate::wire::types::Token;
+use crate::wire::types::{Key, Token};
 use crate::worker::handoff::HandOff;
 
 const SERVER: &str = "10.0.0.1:7";
@@ -264,6 +264,7 @@ fn a_packet_of_several_frames_is_handed_over_whole() {
 #[test]
 fn the_backlog_is_bounded() {
     let mut b = Bench::new(WorkerShare::SOLE, 2);
+    b.engine.config.mptcp.syn_cookies = false;
     for port in 0..3 {
         b.segment(SERVER, 1000 + port, Flags::SYN, (100, 0), None);
     }
@@ -391,4 +392,117 @@ fn a_wrong_checksum_reaches_nobody() {
     let (answers, _) = b.deliver(frame);
     assert!(answers.is_empty() && b.engine.connections() == 0);
     assert_eq!(b.engine.counters().get(Counter::InCsumErrors), 1);
+}
+
+fn capable(keys: Option<(Key, Key)>) -> Option<MptcpOption> {
+    Some(MptcpOption::MpCapable {
+        version: 1,
+        flags: MpCapableFlags::HMAC_SHA256,
+        sender_key: keys.map(|(sender, _)| sender),
+        receiver_key: keys.map(|(_, receiver)| receiver),
+        data_len: None,
+        checksum: None,
+    })
+}
+
+const CLIENT_KEY: Key = Key(0x1112_1314_1516_1718);
+
+/// Sends a SYN with MP_CAPABLE; what the SYN/ACK shows: its number, and the key if there is one.
+fn stateless_syn(b: &mut Bench, port: u16) -> (u32, Option<Key>) {
+    let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), capable(None));
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].flags, Flags::SYN | Flags::ACK);
+    let key = answers[0].options.mptcp.iter().find_map(|o| match *o {
+        MptcpOption::MpCapable { sender_key, .. } => sender_key,
+        _ => None,
+    });
+    (answers[0].seq.0, key)
+}
+
+/// Acknowledges a cookie; whether MPTCP came of it.
+fn stateless_ack(b: &mut Bench, port: u16, iss: u32, key: Key) -> bool {
+    let before = b.engine.connections();
+    let echo = capable(Some((CLIENT_KEY, key)));
+    b.segment(SERVER, port, Flags::ACK, (101, iss.wrapping_add(1)), echo);
+    assert_eq!(b.engine.connections(), before + 1);
+    let newest = b.engine.slots.iter().flatten().last().unwrap();
+    assert!(!newest.half_open && newest.conn.is_established());
+    newest.conn.is_mptcp()
+}
+
+#[test]
+fn with_a_full_backlog_a_syn_leaves_no_trace_and_its_client_gets_mptcp() {
+    for (index, count) in [(0, 1), (2, 3)] {
+        let mut b = Bench::new(WorkerShare { index, count }, 0);
+        let free = b.pool.available();
+        let (iss, key) = stateless_syn(&mut b, 1000);
+        let key = key.expect("keys that belong to this worker are found");
+        assert_eq!((b.engine.connections(), b.engine.flows()), (0, 0));
+        b.pool.collect_returned();
+        assert_eq!(b.pool.available(), free);
+        assert!(stateless_ack(&mut b, 1000, iss, key));
+        let (token, _) = b.engine.tokens.iter().next().unwrap();
+        assert_eq!(token % count, index, "a join finds its worker");
+        assert_eq!(b.engine.services[0].half_open, 0);
+        for (counter, n) in [
+            (Counter::SyncookiesSent, 1),
+            (Counter::SyncookiesRecv, 1),
+            (Counter::SyncookiesFailed, 0),
+            (Counter::MPCapableSYNRX, 1),
+            (Counter::MPCapableACKRX, 1),
+            (Counter::PassiveOpens, 1),
+        ] {
+            assert_eq!(b.engine.counters().get(counter), n, "{counter:?}");
+        }
+    }
+}
+
+/// RFC 8684 §3.1: tokens are to be unique, and of the keys that can be verified another is
+/// taken; when there is none the SYN/ACK has no MP_CAPABLE.
+#[test]
+fn a_stateless_key_whose_token_is_taken_gives_way_to_another_or_to_tcp() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let mut keys = Vec::new();
+    loop {
+        match stateless_syn(&mut b, 1000).1 {
+            None => break,
+            Some(key) => {
+                assert!(!keys.contains(&key), "taken");
+                keys.push(key);
+                let token = crate::mptcp::token_of(key);
+                b.engine.tokens.insert(token.0, 0);
+            }
+        }
+    }
+    assert_eq!(keys.len(), 16, "bounded");
+    assert_eq!(b.engine.counters().get(Counter::MPFallbackTokenInit), 1);
+    b.engine.tokens.clear();
+    let (iss, again) = stateless_syn(&mut b, 1000);
+    assert_eq!(again, Some(keys[0]));
+    assert!(stateless_ack(&mut b, 1000, iss, keys[3]), "any of them");
+}
+
+#[test]
+fn a_token_that_was_taken_since_the_syn_makes_the_connection_tcp() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let (iss, key) = stateless_syn(&mut b, 1000);
+    let key = key.unwrap();
+    b.engine.tokens.insert(crate::mptcp::token_of(key).0, 77);
+    assert!(!stateless_ack(&mut b, 1000, iss, key));
+    assert_eq!(b.engine.counters().get(Counter::MPFallbackTokenInit), 1);
+}
+
+#[test]
+fn cookies_open_no_more_than_there_is_room_for() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let (iss, key) = stateless_syn(&mut b, 1000);
+    let echo = capable(Some((CLIENT_KEY, key.unwrap())));
+    b.engine.set_pressure(true);
+    let ack = (101, iss.wrapping_add(1));
+    let (answers, _) = b.segment(SERVER, 1000, Flags::ACK, ack, echo);
+    assert!(answers.is_empty() && b.engine.connections() == 0);
+    assert_eq!(b.engine.counters().get(Counter::MemoryPressureRefused), 1);
+    b.engine.set_pressure(false);
+    b.segment(SERVER, 1000, Flags::ACK, ack, echo);
+    assert_eq!(b.engine.connections(), 1, "there is room again");
 }
