@@ -21,6 +21,8 @@ pub(super) struct ReceiveWindow {
     /// Growth below this is not worth telling (RFC 9293 §3.8.6.2.2).
     silly: u32,
     limit: u32,
+    /// What our SYN or SYN/ACK said.
+    on_syn: u16,
 }
 
 impl ReceiveWindow {
@@ -33,6 +35,7 @@ impl ReceiveWindow {
             slack: (limit / 16).max(2 * mss),
             silly: mss.min(limit / 2),
             limit,
+            on_syn: 0,
         }
     }
 
@@ -80,9 +83,12 @@ impl ReceiveWindow {
         (field, rcv_nxt + (u32::from(field) << self.shift))
     }
 
-    /// The field of a SYN or SYN/ACK (RFC 7323 §2.2: not scaled).
-    pub(super) fn syn_field(&self) -> u16 {
-        u16::try_from(self.space).unwrap_or(u16::MAX)
+    /// The field of a SYN or SYN/ACK (RFC 7323 §2.2: not scaled). Sent again it says no less
+    /// than before, though other subflows may have used up the space.
+    pub(super) fn syn_field(&mut self) -> u16 {
+        let now = u16::try_from(self.space).unwrap_or(u16::MAX);
+        self.on_syn = self.on_syn.max(now);
+        self.on_syn
     }
 
     /// A segment with this edge left.
@@ -170,5 +176,13 @@ mod tests {
         let mut window = window(0, 1 << 20);
         assert_eq!(advertise(&mut window, BASE), 65_535);
         assert_eq!(window.syn_field(), 65_535);
+    }
+
+    #[test]
+    fn a_syn_sent_again_offers_no_less() {
+        let mut window = window(4, 20_000);
+        assert_eq!(window.syn_field(), 20_000);
+        window.set_space(BASE, 5000);
+        assert_eq!(window.syn_field(), 20_000);
     }
 }
