@@ -18,4 +18,5 @@ mod refusals;
 mod restart;
 mod support;
 mod version0;
+mod window_option;
 mod workers;
