@@ -7,9 +7,11 @@ mod common;
 
 use std::time::Duration;
 
-use braid_bench::sim::{Fault, LinkConfig, Role};
+use braid_bench::middlebox::{Element, Out, Toward};
+use braid_bench::sim::{End, Fault, LinkConfig, Role};
 use braid_dataplane::counters::Counter;
 use braid_dataplane::mptcp::{ChecksumPolicy, Event};
+use braid_dataplane::time::Instant;
 use common::{CLIENT, ECHO, Net, SERVER, strip_mptcp};
 
 const MIB: u64 = 1 << 20;
@@ -342,5 +344,73 @@ fn a_dead_port_lets_the_worker_sleep() {
             false
         });
         assert!(steps < 2_000, "{links} links: {steps} wake-ups in 5 s");
+    }
+}
+
+/// Holds every packet for a while, as one that wants to merge packets does.
+#[derive(Debug)]
+struct Holder {
+    hold: Duration,
+    held: std::collections::VecDeque<(Instant, Out)>,
+    passed: u64,
+}
+
+impl Element for Holder {
+    fn on_frame(&mut self, now: Instant, toward: Toward, frame: Vec<u8>, _: &mut Vec<Out>) {
+        self.held
+            .push_back((now + self.hold, Out { toward, frame }));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.held.front().map(|(at, _)| *at)
+    }
+
+    fn on_timer(&mut self, now: Instant, out: &mut Vec<Out>) {
+        while self.held.front().is_some_and(|(at, _)| *at <= now) {
+            out.extend(self.held.pop_front().map(|(_, o)| o));
+            self.passed += 1;
+        }
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64)> {
+        vec![("passed", self.passed)]
+    }
+}
+
+/// Elements see both directions at either end of a link, and their clock is the sim's.
+#[test]
+fn elements_stand_at_an_end_of_a_link_and_run_on_its_clock() {
+    let time = |boxes_at, elements: usize| {
+        let mut net = Net::new(
+            42,
+            vec![LinkConfig {
+                boxes_at,
+                ..LinkConfig::default()
+            }],
+        );
+        for _ in 0..elements {
+            let hold = Duration::from_millis(20);
+            net.sim.add_element(
+                0,
+                Box::new(Holder {
+                    hold,
+                    held: Default::default(),
+                    passed: 0,
+                }),
+            );
+        }
+        net.echo(1000).check();
+        for element in net.sim.elements(0) {
+            let packets: u64 = net.sim.link(0).sent.iter().sum();
+            assert_eq!(element.counts(), [("passed", packets)]);
+        }
+        net.sim.elapsed()
+    };
+    for end in [End::A, End::B] {
+        let (without, with) = (time(end, 0), time(end, 2));
+        assert!(
+            with > without + Duration::from_millis(150),
+            "{end:?}: {without:?} without, {with:?} with two elements"
+        );
     }
 }

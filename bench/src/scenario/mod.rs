@@ -5,6 +5,7 @@
 //! the claims and the table against what the code yields now.
 
 pub mod coupled;
+pub mod gauntlet_sim;
 pub mod report;
 pub mod schedulers;
 
@@ -21,6 +22,8 @@ pub enum Command {
     Congestion(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
     Schedulers(Output),
+    /// Connections through every middlebox of the catalogue
+    Gauntlet(gauntlet_sim::Arguments),
 }
 
 /// Where a study's results go.
@@ -40,6 +43,7 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
+        Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
     }
 }
 

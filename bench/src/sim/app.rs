@@ -46,7 +46,7 @@ pub struct Outcome {
 
 /// An outcome that outlives its connection.
 #[derive(Clone, Debug, Default)]
-pub struct Outcomes(Arc<Mutex<Outcome>>);
+pub struct Outcomes(Arc<Mutex<Outcome>>, Arc<Mutex<Option<Vec<u8>>>>);
 
 impl Outcomes {
     /// The present state.
@@ -63,6 +63,21 @@ impl Outcomes {
     /// A metered end finishes after what it was allowed.
     pub fn end(&self) {
         self.lock().ended = true;
+    }
+
+    /// Keeps every byte received from now on, right or wrong, for [`Outcomes::recorded`].
+    pub fn record(&self) {
+        *self.record_lock() = Some(Vec::new());
+    }
+
+    /// What was received since [`Outcomes::record`].
+    #[must_use]
+    pub fn recorded(&self) -> Vec<u8> {
+        self.record_lock().clone().unwrap_or_default()
+    }
+
+    fn record_lock(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.1.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
@@ -106,6 +121,9 @@ impl Application for SimApp {
         while !rx.is_empty() {
             let bytes = rx.peek();
             let n = bytes.len();
+            if let Some(record) = self.outcomes.record_lock().as_mut() {
+                record.extend_from_slice(bytes);
+            }
             if outcome.wrong_at.is_none() {
                 match pattern::check(outcome.received, bytes) {
                     Ok(()) => outcome.received += n as u64,

@@ -6,6 +6,9 @@ use braid_dataplane::time::Instant;
 use rand::Rng;
 use rand::rngs::StdRng;
 
+use super::chain::Chain;
+use crate::middlebox::{Element, Toward};
+
 /// Looks at (and may change) a packet; false drops it. `toward` is the receiving host.
 pub type Filter = Box<dyn FnMut(usize, &mut Vec<u8>) -> bool>;
 
@@ -31,8 +34,32 @@ pub struct LinkConfig {
     pub ipv6: bool,
     /// Swallows everything.
     pub blackhole: bool,
-    /// Middleboxes, in order.
+    /// Quick middleboxes, in order: asked at every transmission of either host.
     pub filters: Vec<Filter>,
+    /// Middleboxes, in order from the link's first host, which is the client side. They
+    /// all stand at one end of the wire.
+    pub elements: Vec<Box<dyn Element>>,
+    /// At which end the elements stand.
+    pub boxes_at: End,
+}
+
+/// An end of a link.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub enum End {
+    /// That of the link's first host.
+    #[default]
+    A,
+    /// That of the second.
+    B,
+}
+
+impl End {
+    pub(super) fn side(self) -> usize {
+        match self {
+            End::A => 0,
+            End::B => 1,
+        }
+    }
 }
 
 impl Default for LinkConfig {
@@ -49,6 +76,8 @@ impl Default for LinkConfig {
             ipv6: false,
             blackhole: false,
             filters: Vec::new(),
+            elements: Vec::new(),
+            boxes_at: End::A,
         }
     }
 }
@@ -79,15 +108,17 @@ pub struct LinkState {
 pub(super) struct Link {
     pub(super) config: LinkConfig,
     pub(super) state: LinkState,
-    ends: [usize; 2],
+    pub(super) chain: Chain,
+    pub(super) ends: [usize; 2],
     carrier: [bool; 2],
     /// When each direction's transmitter is free.
     free_at: [Instant; 2],
 }
 
 impl Link {
-    pub(super) fn new(a: usize, b: usize, config: LinkConfig) -> Self {
+    pub(super) fn new(a: usize, b: usize, mut config: LinkConfig) -> Self {
         Self {
+            chain: Chain::new(std::mem::take(&mut config.elements)),
             config,
             state: LinkState::default(),
             ends: [a, b],
@@ -96,7 +127,17 @@ impl Link {
         }
     }
 
-    fn side(&self, host: usize) -> Option<usize> {
+    /// Which way what `side` sends travels.
+    pub(super) fn toward(&self, side: usize) -> Toward {
+        [Toward::Server, Toward::Client][side]
+    }
+
+    /// The side whose packets travel `toward`.
+    pub(super) fn sender(&self, toward: Toward) -> usize {
+        usize::from(toward == Toward::Client)
+    }
+
+    pub(super) fn side(&self, host: usize) -> Option<usize> {
         self.ends.iter().position(|h| *h == host)
     }
 
@@ -118,11 +159,10 @@ impl Link {
     pub(super) fn transmit(
         &mut self,
         now: Instant,
-        from: usize,
+        side: usize,
         mut packet: Vec<u8>,
         rng: &mut StdRng,
     ) -> (usize, Vec<(Instant, Vec<u8>)>) {
-        let side = self.side(from).expect("only its ends send on a link");
         let to = self.ends[1 - side];
         let config = &mut self.config;
         self.state.sent[side] += 1;

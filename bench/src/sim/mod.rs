@@ -5,6 +5,7 @@
 //! packet arrival, engine deadline or scheduled fault.
 
 mod app;
+mod chain;
 mod host;
 mod link;
 mod pcap;
@@ -20,9 +21,10 @@ use rand::{Rng, SeedableRng};
 
 pub use app::{Outcome, Outcomes, Role, SimApp};
 pub use host::{Host, HostConfig};
-pub use link::{Filter, LinkConfig, LinkState};
+pub use link::{End, Filter, LinkConfig, LinkState};
 pub use pcap::write_pcap;
 
+use crate::middlebox::{Element, Toward};
 use link::Link;
 
 /// Time starts here, so that subtracting a little from it stays positive.
@@ -56,6 +58,16 @@ enum What {
         to: usize,
         packet: Vec<u8>,
     },
+    /// A packet came to the middleboxes at the end of the wire.
+    AtBox {
+        link: usize,
+        toward: Way,
+        packet: Vec<u8>,
+    },
+    /// A middlebox's timer.
+    BoxTimer {
+        link: usize,
+    },
     Fault(Fault),
     Reopen {
         host: usize,
@@ -63,6 +75,22 @@ enum What {
         link: usize,
         attempt: u32,
     },
+}
+
+/// [`Toward`] with an order, which a queue of events wants and nothing depends on.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct Way(Toward);
+
+impl PartialOrd for Way {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Way {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0 == Toward::Server).cmp(&(other.0 == Toward::Server))
+    }
 }
 
 /// See the module documentation.
@@ -119,6 +147,18 @@ impl Sim {
     pub fn add_link(&mut self, a: usize, b: usize, config: LinkConfig) -> usize {
         self.links.push(Link::new(a, b, config));
         self.links.len() - 1
+    }
+
+    /// Puts a middlebox on a link, behind those that are there already (seen from the
+    /// link's first host, which is the client side).
+    pub fn add_element(&mut self, link: usize, element: Box<dyn Element>) {
+        self.links[link].chain.push(element);
+    }
+
+    /// The middleboxes of a link, the client side first, to read their counts.
+    #[must_use]
+    pub fn elements(&self, link: usize) -> &[Box<dyn Element>] {
+        self.links[link].chain.elements()
     }
 
     /// A host.
@@ -230,6 +270,15 @@ impl Sim {
                 self.hosts[to].receive(self.now, link, mtu, &packet);
                 self.flush(to);
             }
+            What::AtBox {
+                link,
+                toward,
+                packet,
+            } => self.through_boxes(link, toward.0, packet),
+            What::BoxTimer { link } => {
+                self.links[link].chain.on_timer(self.now);
+                self.leave_boxes(link);
+            }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {
                 self.links[link].set_carrier(host, up);
@@ -304,9 +353,60 @@ impl Sim {
     }
 
     fn transmit(&mut self, from: usize, link: usize, packet: Vec<u8>) {
-        let (to, deliveries) = self.links[link].transmit(self.now, from, packet, &mut self.rng);
+        let l = &self.links[link];
+        let side = l.side(from).expect("only its ends send on a link");
+        if l.chain.is_empty() || l.config.boxes_at.side() != side {
+            self.wire(side, link, packet);
+        } else {
+            self.through_boxes(link, l.toward(side), packet);
+        }
+    }
+
+    /// Over the wire, from one of its ends to what is at the other.
+    fn wire(&mut self, side: usize, link: usize, packet: Vec<u8>) {
+        let l = &mut self.links[link];
+        let (to, deliveries) = l.transmit(self.now, side, packet, &mut self.rng);
+        let boxes = !l.chain.is_empty() && l.config.boxes_at.side() != side;
+        let toward = Way(l.toward(side));
         for (at, packet) in deliveries {
-            self.push(at, What::Arrival { link, to, packet });
+            self.push(
+                at,
+                if boxes {
+                    What::AtBox {
+                        link,
+                        toward,
+                        packet,
+                    }
+                } else {
+                    What::Arrival { link, to, packet }
+                },
+            );
+        }
+    }
+
+    fn through_boxes(&mut self, link: usize, toward: Toward, packet: Vec<u8>) {
+        self.links[link].chain.on_frame(self.now, toward, packet);
+        self.leave_boxes(link);
+    }
+
+    /// What leaves the boxes goes over the wire, or to the host at whose end they stand.
+    fn leave_boxes(&mut self, link: usize) {
+        let mut left = self.links[link].chain.take_left();
+        for out in left.drain(..) {
+            let l = &self.links[link];
+            let side = l.sender(out.toward);
+            if l.config.boxes_at.side() == side {
+                self.wire(side, link, out.frame);
+            } else {
+                let to = l.ends[1 - side];
+                let packet = out.frame;
+                self.push(self.now, What::Arrival { link, to, packet });
+            }
+        }
+        let l = &mut self.links[link];
+        l.chain.give_back(left);
+        if let Some(at) = l.chain.timer_to_set() {
+            self.push(at.max(self.now), What::BoxTimer { link });
         }
     }
 

@@ -1,0 +1,3 @@
+//! What was found, as documents.
+
+pub mod matrix;
