@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`sim`] | whole connections on simulated networks, by seed |
 //! | [`middlebox`] | what networks do to packets, one element each |
+//! | [`gauntlet`] | real hosts through every middlebox, and what comes of it |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
 //! | [`report`] | what was found, as documents |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
@@ -11,6 +12,7 @@
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;
+pub mod gauntlet;
 pub mod middlebox;
 pub mod peer;
 pub mod report;

@@ -21,6 +21,8 @@ enum Command {
     /// A kernel MPTCP client and braid's echo service over two paths (root; scripts/demo
     /// builds everything and calls this)
     Demo(braid_bench::demo::Arguments),
+    /// braid and the kernel through every middlebox of the catalogue, live (root)
+    Gauntlet(braid_bench::gauntlet::Arguments),
     /// Studies in the simulator, as tables and charts
     #[command(subcommand)]
     SimReport(braid_bench::scenario::Command),
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
+        Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),
         Command::SimReport(command) => braid_bench::scenario::run(command),
     };
     result.unwrap_or_else(|e| {

@@ -5,7 +5,7 @@
 //! packet arrival, engine deadline or scheduled fault.
 
 mod app;
-mod chain;
+pub(crate) mod chain;
 mod host;
 mod link;
 mod pcap;

@@ -79,8 +79,8 @@ mod version;
 mod tests;
 
 pub use api::{
-    Actions, Application, CloseReason, Cx, FlowChange, JoinReject, OpenError, Progress, SendState,
-    SubflowId, SubflowPath, TxSink,
+    Actions, Application, CloseReason, Cx, Findings, FlowChange, JoinReject, OpenError, Progress,
+    SendState, SubflowId, SubflowPath, TxSink,
 };
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
