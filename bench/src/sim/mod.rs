@@ -6,7 +6,7 @@
 
 mod app;
 mod bottleneck;
-mod chain;
+pub(crate) mod chain;
 mod headers;
 mod host;
 mod link;

@@ -327,7 +327,11 @@ impl View {
 }
 
 fn version_of(number: u8) -> Version {
-    if number == 0 { Version::V0 } else { Version::V1 }
+    if number == 0 {
+        Version::V0
+    } else {
+        Version::V1
+    }
 }
 
 /// Token and initial data sequence number: first and last bits of a hash of the key

@@ -12,7 +12,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use rand::Rng;
 
 use super::boxes::Boxes;
-use super::world::{self, CLIENT, SERVER, Cut, Trouble, World, address_id};
+use super::world::{self, CLIENT, Cut, SERVER, Trouble, World, address_id};
 use super::{FAULTS_MIN, STALL, STALL_BOXED};
 use crate::sim::{Fault, LinkConfig, Outcome};
 

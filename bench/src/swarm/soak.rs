@@ -147,7 +147,9 @@ fn work(plan: &Plan, start: Instant, next: &AtomicU64, summary: &Mutex<Summary>)
             line(progress, start, &total);
         }
         if let Some(failure) = report.failure {
-            let name = report.middlebox.map_or(String::new(), |id| format!("box {id}: "));
+            let name = report
+                .middlebox
+                .map_or(String::new(), |id| format!("box {id}: "));
             let failure = format!("{name}{failure}");
             eprintln!("seed {}: {failure}", report.seed);
             total.failures.push((report.seed, failure));

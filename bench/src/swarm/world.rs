@@ -268,7 +268,10 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
             CongestionKind::Balia,
         ],
     );
-    tcp.ecn = one(rng, &[EcnPolicy::Off, EcnPolicy::Passive, EcnPolicy::Always]);
+    tcp.ecn = one(
+        rng,
+        &[EcnPolicy::Off, EcnPolicy::Passive, EcnPolicy::Always],
+    );
     tcp.window_scale = rng.random_bool(0.9);
     tcp.timestamps = rng.random_bool(0.8);
     tcp.sack = rng.random_bool(0.85);

@@ -162,7 +162,8 @@ impl Core {
             };
             if self.sole_carrier().is_some() && range.start < self.sent_max {
                 // Queued for subflows that are gone without having carried anything.
-                self.reinject.sent(range.start..range.end.min(self.sent_max));
+                self.reinject
+                    .sent(range.start..range.end.min(self.sent_max));
                 continue;
             }
             if let Some(end) = self.is_elsewhere(range.start) {

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rand::TryRngCore;
 
 pub use self::serve::serve;
-use crate::app::{App, Echo, Sink, Source};
+use crate::app::{App, Echo, Exchange, Sink, Source};
 use crate::control::{AppSetup, FdRole, PROTOCOL_VERSION, ServiceSetup, Setup};
 use crate::counters::Counters;
 use crate::io::xsk::XskPort;
@@ -266,6 +266,7 @@ pub(crate) fn app(setup: &AppSetup) -> App {
         AppSetup::Echo => App::Echo(Echo),
         AppSetup::Sink => App::Sink(Sink),
         AppSetup::Source { bytes } => App::Source(Source::new(*bytes)),
+        AppSetup::Exchange { bytes } => App::Exchange(Box::new(Exchange::new(*bytes))),
     }
 }
 
