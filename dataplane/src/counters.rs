@@ -91,6 +91,10 @@ counters! {
     MPJoinAckNoMPJoin,
     /// MP_JOIN refused by policy or limits.
     MPJoinRejected,
+    /// MP_JOIN refused: too many joins wait for their third ACK.
+    MPJoinPendingOverflow,
+    /// Join that had to repeat its SYN/ACK gave way to a newer one.
+    MPJoinPendingEvicted,
     /// MP_JOIN before the connection was fully established.
     MPJoinNotEstablished,
     /// MP_JOIN arrived on another worker's queue and was handed to the owner.
@@ -197,6 +201,8 @@ counters! {
     TCPSackRecovery,
     /// Spurious retransmissions detected (DSACK).
     TCPDSACKRecv,
+    /// SACK block that covers what was never sent, or nothing.
+    TCPSACKDiscard,
     /// Retransmitted SYN.
     TCPSynRetrans,
     /// Segment refused by PAWS.

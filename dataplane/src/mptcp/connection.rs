@@ -243,6 +243,12 @@ impl<A: Application> Connection<A> {
         self.core.is_mptcp().then_some(self.core.fully_established)
     }
 
+    /// Joins of the peer that wait for their third ACK.
+    #[must_use]
+    pub fn joins_pending(&self) -> usize {
+        self.core.joins_pending()
+    }
+
     /// The next hop of the paths over `port` to `remote` has another hardware address.
     pub fn on_neighbour(&mut self, port: PortId, remote: IpAddr, mac: EthernetAddress) {
         for s in &mut self.core.subflows {

@@ -230,6 +230,11 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::FlowTableFull);
             return;
         }
+        if self.joins_pending >= self.config.joins_pending_max {
+            // Dropped, not refused: the true peer tries again.
+            self.counters.inc(Counter::MPJoinPendingOverflow);
+            return;
+        }
         let slot: &mut Slot<A> = self.slots[index as usize]
             .as_mut()
             .expect("token of a live slot");
@@ -238,6 +243,10 @@ impl<A: Application> Engine<A> {
             .accept_join(&mut cx!(self, now), path.clone(), syn)
         {
             Ok(_) => {
+                // One that gave way may be among them.
+                let pending = slot.conn.joins_pending();
+                self.joins_pending = self.joins_pending + pending - slot.joins_pending;
+                slot.joins_pending = pending;
                 if let Some(worker) = from {
                     self.route(index, tuple, Some(worker));
                 }

@@ -55,6 +55,8 @@ pub struct EngineConfig {
     pub flows_max: usize,
     /// TIME-WAIT flows at the most; preallocated.
     pub time_wait_max: usize,
+    /// Joins of all connections that wait for their third ACK at the most.
+    pub joins_pending_max: usize,
     /// Events that wait for the control plane at the most.
     pub events_max: usize,
 }
@@ -67,6 +69,7 @@ impl Default for EngineConfig {
             connections_max: 1 << 17,
             flows_max: 1 << 19,
             time_wait_max: 1 << 14,
+            joins_pending_max: 1024,
             events_max: 4096,
         }
     }
@@ -105,6 +108,8 @@ struct Slot<A: Application> {
     dirty: bool,
     /// Its timer fired since the last poll.
     fired: bool,
+    /// Joins that wait for their third ACK, as counted last.
+    joins_pending: usize,
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
@@ -140,6 +145,8 @@ pub struct Engine<A: Application> {
     outbound: Vec<Outbound>,
     /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
+    /// Joins of all connections that wait for their third ACK.
+    joins_pending: usize,
     /// Slot that is next to give frames back.
     relieved: usize,
     draining: bool,
@@ -186,6 +193,7 @@ impl<A: Application> Engine<A> {
             events_lost: 0,
             outbound: Vec::new(),
             pressure: false,
+            joins_pending: 0,
             relieved: 0,
             draining: false,
             rng,
@@ -534,6 +542,7 @@ impl<A: Application> Engine<A> {
             half_open,
             dirty: false,
             fired: false,
+            joins_pending: 0,
             early_joins: Vec::new(),
             routed: Vec::new(),
         };
@@ -584,6 +593,11 @@ impl<A: Application> Engine<A> {
                 let half_open = &mut self.services[usize::from(service)].half_open;
                 *half_open = half_open.saturating_sub(1);
             }
+        }
+        if slot.joins_pending > 0 {
+            let pending = slot.conn.joins_pending();
+            self.joins_pending -= slot.joins_pending.saturating_sub(pending);
+            slot.joins_pending = pending;
         }
         if slot.conn.is_finished() {
             self.release(index);
@@ -708,6 +722,7 @@ impl<A: Application> Engine<A> {
         let Some(slot) = self.slots[index as usize].take() else {
             return;
         };
+        self.joins_pending -= slot.joins_pending;
         let token = slot.conn.token().0;
         if self.tokens.get(&token) == Some(&index) {
             self.tokens.remove(&token);

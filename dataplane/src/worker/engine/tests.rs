@@ -69,8 +69,33 @@ impl Bench {
         to: &str,
         from_port: u16,
         flags: Flags,
-        (seq, ack): (u32, u32),
+        numbers: (u32, u32),
         option: Option<MptcpOption>,
+    ) -> Frame {
+        self.build(to, from_port, flags, numbers, |options| {
+            if let Some(option) = &option {
+                options.mptcp(option).unwrap();
+            }
+        })
+    }
+
+    fn frame_with(
+        &self,
+        from_port: u16,
+        flags: Flags,
+        numbers: (u32, u32),
+        fill: impl FnOnce(&mut OptionsBuf),
+    ) -> Frame {
+        self.build(SERVER, from_port, flags, numbers, fill)
+    }
+
+    fn build(
+        &self,
+        to: &str,
+        from_port: u16,
+        flags: Flags,
+        (seq, ack): (u32, u32),
+        fill: impl FnOnce(&mut OptionsBuf),
     ) -> Frame {
         let tuple = FourTuple {
             local: SocketAddr::from(([10, 0, 0, 9], from_port)),
@@ -82,9 +107,7 @@ impl Bench {
             vlan: Default::default(),
         };
         let mut options = OptionsBuf::new();
-        if let Some(option) = option {
-            options.mptcp(&option).unwrap();
-        }
+        fill(&mut options);
         let (seq, ack) = (SeqNumber(seq), SeqNumber(ack));
         let header = TcpHeaderOut {
             seq,
@@ -505,4 +528,93 @@ fn cookies_open_no_more_than_there_is_room_for() {
     b.engine.set_pressure(false);
     b.segment(SERVER, 1000, Flags::ACK, ack, echo);
     assert_eq!(b.engine.connections(), 1, "there is room again");
+}
+
+/// A connection by its handshake; its token and our key.
+fn opened(b: &mut Bench, port: u16) -> (u32, Key) {
+    let (iss, key) = stateless_syn(b, port);
+    let key = key.unwrap();
+    let echo = capable(Some((CLIENT_KEY, key)));
+    b.segment(SERVER, port, Flags::ACK, (101, iss.wrapping_add(1)), echo);
+    (crate::mptcp::token_of(key).0, key)
+}
+
+#[test]
+fn joins_that_wait_for_their_proof_are_bounded_per_connection_and_in_all() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    b.engine.config.joins_pending_max = 6;
+    let (first, _) = opened(&mut b, 1000);
+    let (second, _) = opened(&mut b, 1001);
+    let mut refused = 0;
+    for port in 2000..2010 {
+        let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), join(first));
+        refused += usize::from(answers[0].flags.contains(Flags::RST));
+    }
+    assert_eq!((b.engine.joins_pending, refused), (4, 6));
+    let overflows = |b: &Bench| b.engine.counters().get(Counter::MPJoinPendingOverflow);
+    assert_eq!(overflows(&b), 6);
+    let mut silent = 0;
+    for port in 3000..3004 {
+        let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), join(second));
+        silent += usize::from(answers.is_empty());
+    }
+    assert_eq!((b.engine.joins_pending, silent, overflows(&b)), (6, 2, 8));
+    // A reset frees a place, in both tables.
+    b.segment(SERVER, 2000, Flags::RST, (101, 0), None);
+    assert_eq!(b.engine.joins_pending, 5);
+    let (answers, _) = b.segment(SERVER, 3009, Flags::SYN, (100, 0), join(second));
+    assert_eq!(answers[0].flags, Flags::SYN | Flags::ACK);
+    b.engine.abort_all(Instant::from_millis(3));
+    let mut wire = Wire {
+        pool: &b.pool,
+        sent: Vec::new(),
+    };
+    b.engine.run(Instant::from_millis(3), &mut wire);
+    assert_eq!(b.engine.joins_pending, 0);
+}
+
+#[test]
+fn a_join_that_does_not_answer_gives_way() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (token, _) = opened(&mut b, 1000);
+    for port in 2000..2004 {
+        b.segment(SERVER, port, Flags::SYN, (100, 0), join(token));
+    }
+    // Their SYN/ACKs are repeated once.
+    b.engine.on_timers(Instant::from_millis(1500));
+    let (answers, _) = b.segment(SERVER, 2009, Flags::SYN, (100, 0), join(token));
+    assert!(
+        answers
+            .iter()
+            .any(|a| a.flags == Flags::SYN | Flags::ACK && a.tuple.local.port() == 2009)
+    );
+    assert_eq!(b.engine.counters().get(Counter::MPJoinPendingEvicted), 1);
+    assert_eq!(b.engine.joins_pending, 4);
+}
+
+/// RFC 7413 §5.1: a quarter of the backlog, and the rest goes through handshakes first.
+#[test]
+fn under_a_flood_no_data_of_a_syn_is_taken() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let mut rng = StdRng::from_seed([1; 32]);
+    b.engine.fast_open_key = Some(FastOpenKey::draw(&mut rng));
+    let now = Instant::from_millis(2);
+    b.payload = b"hello".to_vec();
+    let mut acked = Vec::new();
+    for port in 1000..1004 {
+        let tuple = FourTuple {
+            local: SERVER.parse().unwrap(),
+            remote: SocketAddr::from(([10, 0, 0, 9], port)),
+        };
+        let cookie = b.engine.fast_open_key.as_ref().unwrap().cookie(now, &tuple);
+        let frame = b.frame_with(port, Flags::SYN, (100, 0), |options| {
+            options.fast_open(&cookie).unwrap();
+        });
+        let (answers, _) = b.deliver(frame);
+        acked.push(answers[0].ack.0);
+    }
+    assert_eq!(acked, [106, 106, 101, 101]);
+    let count = |counter| b.engine.counters().get(counter);
+    assert_eq!(count(Counter::TCPFastOpenPassive), 2);
+    assert_eq!(count(Counter::TCPFastOpenListenOverflow), 2);
 }
