@@ -22,7 +22,10 @@ const FAST_OPEN: u8 = 34;
 const MPTCP: u8 = 30;
 
 fn net(seed: u64, links: Vec<LinkConfig>) -> Net {
-    Net::with(seed, links, |_, config| config.mptcp.fast_open = true)
+    Net::with(seed, links, |_, config| {
+        config.mptcp.fast_open = true;
+        config.mptcp.early_answers = true;
+    })
 }
 
 fn path(filters: Vec<Filter>) -> LinkConfig {
@@ -127,6 +130,7 @@ fn the_second_connection_saves_a_round_trip() {
     for mptcp in [true, false] {
         let mut net = Net::with(1, vec![path(vec![])], |host, config| {
             config.mptcp.fast_open = true;
+            config.mptcp.early_answers = host == SERVER && mptcp;
             config.mptcp.enabled = mptcp || host == CLIENT;
         });
         // 100 ms round trip: SYN, SYN/ACK, data, echo; then SYN with data, echo.
@@ -144,6 +148,33 @@ fn the_second_connection_saves_a_round_trip() {
         assert_eq!(keys, if mptcp { 2 } else { 0 });
         assert_eq!(server.count(Counter::RetransSegs), 0);
     }
+}
+
+/// A Linux client falls back when an answer overtakes its keys, so by default none does.
+#[test]
+fn answers_wait_for_the_keys_unless_told_not_to() {
+    let keys = Arc::new(AtomicU64::new(0));
+    let seen = keys.clone();
+    let watch: Filter = Box::new(move |to, frame| {
+        let acks = frame[TCP + 13] & (SYN | ACK) == ACK;
+        if to == SERVER && is_syn(frame) {
+            seen.store(0, Ordering::Relaxed);
+        } else if to == SERVER && acks && !options(frame, MPTCP).is_empty() {
+            seen.store(1, Ordering::Relaxed);
+        } else if to == CLIENT && frame.len() > payload_at(frame) {
+            assert_eq!(seen.load(Ordering::Relaxed), 1, "an answer before the keys");
+        }
+        true
+    });
+    let mut net = Net::with(11, vec![path(vec![watch])], |_, config| {
+        config.mptcp.fast_open = true;
+    });
+    echo_ms(&mut net, 20_000);
+    echo_ms(&mut net, 20_000);
+    let server = net.sim.host(SERVER);
+    assert_eq!(server.count(Counter::TCPFastOpenPassive), 1);
+    assert_eq!(server.count(Counter::MPCapableACKRX), 2);
+    assert_eq!(server.count(Counter::RetransSegs), 0);
 }
 
 #[test]

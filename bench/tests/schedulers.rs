@@ -11,6 +11,7 @@ use braid_bench::scenario::schedulers::study;
 static STUDY: LazyLock<Study> = LazyLock::new(study);
 
 const BULK: &str = "bulk, small window";
+const LARGER: &str = "bulk, larger window";
 const BURSTS: &str = "bursts after idle";
 const THIN: &str = "thin stream, loss";
 const EQUAL: &str = "equal paths";
@@ -43,6 +44,20 @@ fn blest_blocks_less_than_min_rtt_where_the_window_is_small() {
     }
     let (blest, min_rtt) = figure("time, s");
     assert!(blest <= min_rtt, "{blest} s, min-rtt {min_rtt} s");
+}
+
+/// Where the window has room for both, a path that is left out is a loss: the fast one alone
+/// needs 8 MB * 1514 / 1420 bytes at 10 Mb/s.
+#[test]
+fn blest_and_ecf_use_the_slow_path_where_the_window_is_large() {
+    let fast_alone = 8.0 * 1514.0 / 1420.0 * 8.0 / 10.0;
+    for scheduler in ["blest", "ecf"] {
+        let time = median(LARGER, "time, s", scheduler);
+        assert!(time < 0.97 * fast_alone, "{scheduler}: {time} s");
+    }
+    let waiting = |scheduler| median(LARGER, "waiting out of order, kB", scheduler);
+    let (blest, min_rtt) = (waiting("blest"), waiting("min-rtt"));
+    assert!(blest <= min_rtt, "{blest} kB, min-rtt {min_rtt} kB");
 }
 
 /// With a window for all paths, leaving one out would be a loss: BLEST does not.

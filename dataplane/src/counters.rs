@@ -114,6 +114,12 @@ counters! {
     DuplicateData,
     /// Connection-level window probes sent.
     WinProbe,
+    /// Bytes dropped because they lie beyond the connection-level window.
+    BeyondWindowBytes,
+    /// Experimental window option sent.
+    WindowOptionTx,
+    /// Experimental window option received and heeded.
+    WindowOptionRx,
     /// Data dropped because the receive queue is at its limit.
     RcvPruned,
     /// Out-of-order data dropped because its queue is at its limit.
@@ -162,6 +168,8 @@ counters! {
     SubflowStale,
     /// Stale subflow works again.
     SubflowRecover,
+    /// Subflow closed in order here that the peer did not close in time.
+    SubflowFinTimeout,
     /// Connection closed because its last subflow was gone for too long.
     SubflowlessTimeout,
     // --- TCP, per subflow (kernel TcpExt names where they exist) ---

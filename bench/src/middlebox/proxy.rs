@@ -53,7 +53,11 @@ impl Direction {
             return false;
         };
         let fits = self.cached_bytes + s.payload.len() <= CACHE_BYTES && s.end() <= edge;
-        if s.seq != next || s.flags.intersects(Flags::FIN | Flags::RST) || !fits {
+        if s.payload.is_empty()
+            || s.seq != next
+            || s.flags.intersects(Flags::FIN | Flags::RST)
+            || !fits
+        {
             return false;
         }
         self.next = Some(s.end());
@@ -118,7 +122,7 @@ impl Rule for Pep {
             }
         }
         let forward = &mut flow[ours];
-        if forward.keep(now, &s) && !s.payload.is_empty() {
+        if forward.keep(now, &s) {
             let shift = shift_of(forward);
             let ack = s.end();
             let mut early = s.reply(s.ack, ack, Flags::ACK);

@@ -36,8 +36,8 @@ pub const FAST_OPEN: u8 = 34;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Segment {
     /// Link and IP headers as they came.
-    head: Vec<u8>,
-    l3_offset: usize,
+    pub(super) head: Vec<u8>,
+    pub(super) l3_offset: usize,
     /// Source.
     pub src: SocketAddr,
     /// Destination.

@@ -8,6 +8,7 @@ pub mod coupled;
 pub mod gauntlet_sim;
 pub mod report;
 pub mod schedulers;
+pub mod windows;
 
 use std::io;
 use std::path::PathBuf;
@@ -18,12 +19,16 @@ use clap::{Args, Subcommand};
 /// A study to run.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Connections through every middlebox of the catalogue
+    Gauntlet(gauntlet_sim::Arguments),
     /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
     Congestion(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
     Schedulers(Output),
-    /// Connections through every middlebox of the catalogue
-    Gauntlet(gauntlet_sim::Arguments),
+    /// The shared window, in the header only or in an option
+    Windows(Output),
+    /// RFC 8684: requirement, test, result (run it in the root of the sources)
+    Rfc8684(crate::script::checklist::Output),
 }
 
 /// Where a study's results go.
@@ -41,13 +46,24 @@ pub struct Output {
 /// The results could not be written.
 pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
+        Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
         Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
-        Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
+        Command::Windows(output) => output.pin("windows.md", &windows::report()),
+        Command::Rfc8684(output) => crate::script::checklist::report(&output),
     }
 }
 
 impl Output {
+    /// Prints a document or writes it into the directory.
+    fn pin(&self, name: &str, text: &str) -> io::Result<ExitCode> {
+        match &self.write {
+            Some(directory) => std::fs::write(directory.join(name), text)?,
+            None => print!("{text}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn emit(&self, study: &report::Study) -> io::Result<ExitCode> {
         match &self.write {
             Some(dir) => study.write(dir)?,

@@ -76,7 +76,10 @@ struct Pair {
 impl Pair {
     /// Connected, joined and idle.
     fn new(seed: u64, kind: SchedulerKind, window: Option<u32>, links: Vec<LinkConfig>) -> Self {
-        let mut config = HostConfig::default();
+        let mut config = HostConfig {
+            frames: 8192,
+            ..HostConfig::default()
+        };
         config.mptcp.scheduler = kind;
         if let Some(window) = window {
             config.mptcp.recv_buffer_bytes = window;

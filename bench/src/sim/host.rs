@@ -1,6 +1,6 @@
 //! A simulated host: an engine, its frames, and a minimal path manager.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ pub struct Host {
     next_port: u16,
     join: bool,
     announce: Vec<(AddressId, IpAddr)>,
-    server_port: HashMap<u32, u16>,
+    server_port: BTreeMap<u32, u16>,
     wishes: Vec<Wish>,
     /// Every event so far, for tests to look at.
     pub events: Vec<Event>,
@@ -128,6 +128,7 @@ impl std::fmt::Debug for Host {
 struct Sink<'a> {
     pool: &'a FramePool,
     sent: &'a mut Vec<(usize, Vec<u8>)>,
+    spare: &'a mut Vec<Vec<u8>>,
     room: u32,
 }
 
@@ -141,8 +142,9 @@ impl TxSink for Sink<'_> {
             return Tx::Full;
         }
         self.room -= 1;
-        self.sent
-            .push((usize::from(port.0), frame.packet().to_vec()));
+        let mut packet = self.spare.pop().unwrap_or_default();
+        packet.extend_from_slice(frame.packet());
+        self.sent.push((usize::from(port.0), packet));
         Tx::Queued
     }
 
@@ -174,7 +176,7 @@ impl Host {
             next_port: PORT_MIN,
             join: config.join,
             announce: config.announce.clone(),
-            server_port: HashMap::new(),
+            server_port: BTreeMap::new(),
             wishes: Vec::new(),
             events: Vec::new(),
         }
@@ -258,7 +260,7 @@ impl Host {
             return Joined(Ok(()));
         };
         let number = u16::try_from(link).expect("few links");
-        if conn.info(now).subflows.iter().any(|s| s.port == number) {
+        if conn.subflows().any(|(_, path)| path.port.0 == number) {
             return Joined(Ok(()));
         }
         let id = AddressId(u8::try_from(link + 1).expect("few links"));
@@ -289,13 +291,14 @@ impl Host {
         }
     }
 
-    pub(super) fn receive(&mut self, now: Instant, link: usize, mtu: u32, packet: &[u8]) {
+    /// False when there was no frame for the packet.
+    pub(super) fn receive(&mut self, now: Instant, link: usize, mtu: u32, packet: &[u8]) -> bool {
         let Some(mut frame) = self.pool.alloc() else {
-            return;
+            return false;
         };
         let room = frame.buffer_mut().expect("a fresh frame is in no ring");
         if packet.len() > room.len() {
-            return;
+            return false;
         }
         room[..packet.len()].copy_from_slice(packet);
         frame.set_len(packet.len());
@@ -308,12 +311,14 @@ impl Host {
         let mut sink = Sink {
             pool: &self.pool,
             sent: &mut self.sent,
+            spare: &mut Vec::new(),
             room: self.tx_ring,
         };
         let handed = self
             .engine
             .on_packet(now, arrival, [frame].into(), &mut sink);
         assert!(handed.is_none(), "one worker has nobody to hand to");
+        true
     }
 
     pub(super) fn on_timers(&mut self, now: Instant) {
@@ -326,12 +331,13 @@ impl Host {
     }
 
     /// One turn of the engine; true when it wants another.
-    pub(super) fn run(&mut self, now: Instant) -> bool {
+    pub(super) fn run(&mut self, now: Instant, spare: &mut Vec<Vec<u8>>) -> bool {
         let pressure = self.pool.available() < self.pool.frames() / 8;
         self.engine.set_pressure(pressure);
         let mut sink = Sink {
             pool: &self.pool,
             sent: &mut self.sent,
+            spare,
             room: self.tx_ring,
         };
         let more = self.engine.run(now, &mut sink);
@@ -386,6 +392,14 @@ impl Host {
 
     pub(super) fn take_sent(&mut self) -> Vec<(usize, Vec<u8>)> {
         std::mem::take(&mut self.sent)
+    }
+
+    /// Returns the list that [`Host::take_sent`] gave, to be filled again.
+    pub(super) fn give_back(&mut self, mut list: Vec<(usize, Vec<u8>)>) {
+        if self.sent.is_empty() {
+            list.clear();
+            self.sent = list;
+        }
     }
 
     pub(super) fn take_wishes(&mut self) -> Vec<Wish> {

@@ -5,13 +5,18 @@
 //! packet arrival, engine deadline or scheduled fault.
 
 mod app;
+mod bottleneck;
 pub(crate) mod chain;
+mod headers;
 mod host;
 mod link;
-mod pcap;
+mod pcapng;
+mod text;
+mod trace;
+mod watch;
 
-use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::path::Path;
 use std::time::Duration;
 
 use braid_dataplane::time::Instant;
@@ -20,18 +25,25 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 pub use app::{Outcome, Outcomes, Role, SimApp};
+pub use bottleneck::BottleneckConfig;
 pub use host::{Host, HostConfig};
-pub use link::{End, Filter, LinkConfig, LinkState};
-pub use pcap::write_pcap;
+pub use link::{Burst, End, Filter, LinkConfig, LinkState, TooBig};
+pub use trace::Fate;
 
 use crate::middlebox::{Element, Toward};
+use bottleneck::Bottleneck;
 use link::Link;
+use trace::Trace;
+use watch::Watch;
 
 /// Time starts here, so that subtracting a little from it stays positive.
 pub const EPOCH: Duration = Duration::from_secs(1);
 
+/// Empty packet buffers that are kept.
+const SPARE_MAX: usize = 1024;
+
 /// Something that happens at a set time.
-#[derive(Copy, Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The link swallows packets (or stops doing so); nobody is told.
     Blackhole {
@@ -39,6 +51,15 @@ pub enum Fault {
         link: usize,
         /// Swallow from now on?
         on: bool,
+    },
+    /// The link's MTU changes.
+    Mtu {
+        /// Which link.
+        link: usize,
+        /// Its MTU from now on.
+        mtu: u32,
+        /// What happens to larger packets.
+        too_big: TooBig,
     },
     /// A host's end of the link loses or regains carrier, and is told.
     Carrier {
@@ -51,7 +72,6 @@ pub enum Fault {
     },
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Arrival {
         link: usize,
@@ -61,7 +81,7 @@ enum What {
     /// A packet came to the middleboxes at the end of the wire.
     AtBox {
         link: usize,
-        toward: Way,
+        toward: Toward,
         packet: Vec<u8>,
     },
     /// A middlebox's timer.
@@ -69,27 +89,67 @@ enum What {
         link: usize,
     },
     Fault(Fault),
+    /// A link gets other properties.
+    Change {
+        link: usize,
+        change: Change,
+    },
+    /// A host's engine wants to be woken.
+    Timer {
+        host: usize,
+    },
     Reopen {
         host: usize,
         token: u32,
         link: usize,
         attempt: u32,
     },
+    /// A slow reader wakes up.
+    Read {
+        reader: usize,
+    },
 }
 
-/// [`Toward`] with an order, which a queue of events wants and nothing depends on.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-struct Way(Toward);
+/// A reader that may read everything there is.
+const BURST: u64 = u64::MAX;
 
-impl PartialOrd for Way {
+/// An application that reads at its own speed.
+#[derive(Clone, Debug)]
+struct Reader {
+    host: usize,
+    outcomes: Outcomes,
+    bytes: u64,
+    every: Duration,
+}
+
+/// A change of a link's properties.
+type Change = Box<dyn FnOnce(&mut LinkConfig)>;
+
+/// An event and its time. Those of one time happen in the order in which they were made.
+struct Scheduled {
+    at: Instant,
+    serial: u64,
+    what: What,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.serial == other.serial
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Way {
+impl Ord for Scheduled {
+    /// The earliest is the greatest: [`BinaryHeap`] gives out the greatest.
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.0 == Toward::Server).cmp(&(other.0 == Toward::Server))
+        (other.at, other.serial).cmp(&(self.at, self.serial))
     }
 }
 
@@ -99,10 +159,20 @@ pub struct Sim {
     rng: StdRng,
     hosts: Vec<Host>,
     links: Vec<Link>,
-    queue: BinaryHeap<Reverse<(Instant, u64, What)>>,
+    queue: BinaryHeap<Scheduled>,
     serial: u64,
+    /// Queues that links share.
+    bottlenecks: Vec<(BottleneckConfig, Bottleneck)>,
+    /// When each host's next timer event is due, if there is one.
+    timers: Vec<Option<Instant>>,
+    /// Buffers of packets that are gone.
+    spare: Vec<Vec<u8>>,
+    readers: Vec<Reader>,
     /// Last packets on any link, for the report of a failure.
-    trace: pcap::Trace,
+    trace: Trace,
+    watch: Option<Watch>,
+    /// Events so far.
+    events: u64,
 }
 
 impl std::fmt::Debug for Sim {
@@ -124,7 +194,13 @@ impl Sim {
             links: Vec::new(),
             queue: BinaryHeap::new(),
             serial: 0,
-            trace: pcap::Trace::new(4096),
+            bottlenecks: Vec::new(),
+            timers: Vec::new(),
+            spare: Vec::new(),
+            trace: Trace::new(trace::PACKETS_MAX),
+            watch: None,
+            events: 0,
+            readers: Vec::new(),
         }
     }
 
@@ -139,6 +215,7 @@ impl Sim {
         let seed = self.rng.random();
         let number = self.hosts.len();
         self.hosts.push(Host::new(number, config, seed, self.now));
+        self.timers.push(None);
         number
     }
 
@@ -147,6 +224,12 @@ impl Sim {
     pub fn add_link(&mut self, a: usize, b: usize, config: LinkConfig) -> usize {
         self.links.push(Link::new(a, b, config));
         self.links.len() - 1
+    }
+
+    /// Makes a queue that links may share ([`LinkConfig::bottleneck`]) and returns its number.
+    pub fn add_bottleneck(&mut self, config: BottleneckConfig) -> usize {
+        self.bottlenecks.push((config, Bottleneck::default()));
+        self.bottlenecks.len() - 1
     }
 
     /// Puts a middlebox on a link, behind those that are there already (seen from the
@@ -177,20 +260,51 @@ impl Sim {
         change(&mut self.links[link].config);
     }
 
-    /// An order to a host's engine, as a path manager gives it.
-    ///
-    /// # Errors
-    /// Why the engine refuses it.
-    pub fn order(&mut self, host: usize, token: u32, order: Order) -> Result<(), OrderError> {
-        let result = self.hosts[host].engine().order(self.now, token, order);
-        self.flush(host);
-        result
+    /// Changes a link's properties later.
+    pub fn reconfigure_at(
+        &mut self,
+        after_start: Duration,
+        link: usize,
+        change: impl FnOnce(&mut LinkConfig) + 'static,
+    ) {
+        let at = Instant::default() + EPOCH + after_start;
+        let change = Box::new(change);
+        self.push(at, What::Change { link, change });
     }
 
     /// Schedules a fault.
     pub fn at(&mut self, after_start: Duration, fault: Fault) {
         let at = Instant::default() + EPOCH + after_start;
         self.push(at, What::Fault(fault));
+    }
+
+    /// From now on the [`Role::Reader`]s of a host that report to `outcomes` read `bytes`
+    /// each time `every` has passed, until one of them has closed.
+    pub fn read_slowly(&mut self, host: usize, outcomes: Outcomes, bytes: u64, every: Duration) {
+        self.readers.push(Reader {
+            host,
+            outcomes,
+            bytes,
+            every,
+        });
+        let reader = self.readers.len() - 1;
+        self.push(self.now + every, What::Read { reader });
+    }
+
+    /// Like [`Sim::read_slowly`], but each time it reads whatever there is, once.
+    pub fn read_in_bursts(&mut self, host: usize, outcomes: Outcomes, every: Duration) {
+        self.read_slowly(host, outcomes, BURST, every);
+    }
+
+    /// Gives a host its turn, after something was asked of its engine.
+    pub fn poke(&mut self, host: usize) {
+        self.flush(host);
+    }
+
+    /// The virtual time as hosts know it.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     /// Opens a connection from `client` over `link`; further links to the same server are
@@ -228,56 +342,89 @@ impl Sim {
 
     /// The next thing that happens. False when nothing does before `end`.
     fn step(&mut self, end: Instant) -> bool {
-        let next_event = self.queue.peek().map(|Reverse((at, ..))| *at);
-        let next_timer = self.hosts.iter().filter_map(Host::next_deadline).min();
-        let next = match (next_event, next_timer) {
-            (Some(a), Some(b)) => a.min(b),
-            (Some(a), None) | (None, Some(a)) => a,
-            (None, None) => return false,
-        };
-        if next > end {
-            self.now = end;
-            return false;
-        }
-        self.now = self.now.max(next);
-        if next_event.is_some_and(|at| at <= self.now) {
-            let Reverse((_, _, what)) = self.queue.pop().expect("peeked");
-            self.happen(what);
-        } else {
-            for host in 0..self.hosts.len() {
-                if self.hosts[host]
-                    .next_deadline()
-                    .is_some_and(|d| d <= self.now)
-                {
-                    self.hosts[host].on_timers(self.now);
-                    self.flush(host);
-                }
+        match self.queue.peek() {
+            None => return false,
+            Some(next) if next.at > end => {
+                self.now = end;
+                return false;
             }
+            Some(_) => {}
         }
+        let Scheduled { at, what, .. } = self.queue.pop().expect("peeked");
+        self.now = self.now.max(at);
+        self.events += 1;
+        self.happen(what);
         true
     }
 
     fn happen(&mut self, what: What) {
         match what {
             What::Arrival { link, to, packet } => {
-                let state = &self.links[link];
-                if state.config.blackhole || !state.carrier(to) {
+                let l = &self.links[link];
+                let mtu = l.config.mtu;
+                let fate = if l.config.blackhole || !l.carrier(to) {
                     self.links[link].state.lost += 1;
-                    return;
+                    Fate::Blackhole
+                } else if self.hosts[to].receive(self.now, link, mtu, &packet) {
+                    Fate::Received
+                } else {
+                    Fate::NoFrame
+                };
+                self.trace.record(self.now, link, to, fate, &packet);
+                if let Some(watch) = self.watch.as_mut()
+                    && fate == Fate::Received
+                {
+                    watch.received(to, &packet);
                 }
-                self.trace.record(self.now, link, to, &packet);
-                let mtu = state.config.mtu;
-                self.hosts[to].receive(self.now, link, mtu, &packet);
-                self.flush(to);
+                self.recycle(packet);
+                if fate == Fate::Received {
+                    self.flush(to);
+                }
             }
             What::AtBox {
                 link,
                 toward,
                 packet,
-            } => self.through_boxes(link, toward.0, packet),
+            } => self.through_boxes(link, toward, packet),
             What::BoxTimer { link } => {
                 self.links[link].chain.on_timer(self.now);
                 self.leave_boxes(link);
+            }
+            What::Timer { host } => {
+                if self.timers[host].is_some_and(|at| at <= self.now) {
+                    self.timers[host] = None;
+                    if self.hosts[host]
+                        .next_deadline()
+                        .is_some_and(|at| at <= self.now)
+                    {
+                        self.hosts[host].on_timers(self.now);
+                        self.flush(host);
+                    } else {
+                        self.set_timer(host);
+                    }
+                }
+            }
+            What::Change { link, change } => change(&mut self.links[link].config),
+            What::Fault(Fault::Mtu { link, mtu, too_big }) => {
+                let config = &mut self.links[link].config;
+                (config.mtu, config.too_big) = (mtu, too_big);
+            }
+            What::Read { reader } => {
+                let Reader {
+                    host,
+                    outcomes,
+                    bytes,
+                    every,
+                } = self.readers[reader].clone();
+                outcomes.allow_reading(bytes);
+                self.hosts[host].engine().wake_readers(self.now);
+                self.flush(host);
+                if bytes == BURST {
+                    outcomes.forbid_reading();
+                }
+                if outcomes.get().closed.is_none() {
+                    self.push(self.now + every, What::Read { reader });
+                }
             }
             What::Fault(Fault::Blackhole { link, on }) => self.links[link].config.blackhole = on,
             What::Fault(Fault::Carrier { link, host, up }) => {
@@ -312,25 +459,41 @@ impl Sim {
     /// Polls a host, puts what it sent on the links, acts on its events.
     fn flush(&mut self, host: usize) {
         loop {
-            let more = self.hosts[host].run(self.now);
-            for (link, packet) in self.hosts[host].take_sent() {
+            let more = self.hosts[host].run(self.now, &mut self.spare);
+            let mut sent = self.hosts[host].take_sent();
+            for (link, packet) in sent.drain(..) {
                 self.transmit(host, link, packet);
             }
+            self.hosts[host].give_back(sent);
             if !more {
                 break;
             }
         }
+        self.set_timer(host);
         for wish in self.hosts[host].take_wishes() {
             match wish {
                 host::Wish::JoinAll { token, but } => {
+                    let peer = self.links[but].peer_of(host);
                     for link in 0..self.links.len() {
-                        if link != but && self.links[link].peer_of(host).is_some() {
+                        if link != but && self.links[link].peer_of(host) == peer {
                             self.reopen(host, token, link, 0);
                         }
                     }
                 }
                 host::Wish::Rejoin { token, link } => self.reopen(host, token, link, 1),
             }
+        }
+    }
+
+    /// One timer event per host, at its deadline or before. A later deadline does not move
+    /// it: the event then sets the next.
+    fn set_timer(&mut self, host: usize) {
+        let Some(at) = self.hosts[host].next_deadline() else {
+            return;
+        };
+        if self.timers[host].is_none_or(|set| at < set) {
+            self.timers[host] = Some(at);
+            self.push(at, What::Timer { host });
         }
     }
 
@@ -353,6 +516,10 @@ impl Sim {
     }
 
     fn transmit(&mut self, from: usize, link: usize, packet: Vec<u8>) {
+        self.trace.record(self.now, link, from, Fate::Sent, &packet);
+        if let Some(watch) = self.watch.as_mut() {
+            watch.sent(self.now, from, &packet);
+        }
         let l = &self.links[link];
         let side = l.side(from).expect("only its ends send on a link");
         if l.chain.is_empty() || l.config.boxes_at.side() != side {
@@ -363,24 +530,62 @@ impl Sim {
     }
 
     /// Over the wire, from one of its ends to what is at the other.
-    fn wire(&mut self, side: usize, link: usize, packet: Vec<u8>) {
+    fn wire(&mut self, side: usize, link: usize, mut packet: Vec<u8>) {
         let l = &mut self.links[link];
-        let (to, deliveries) = l.transmit(self.now, side, packet, &mut self.rng);
-        let boxes = !l.chain.is_empty() && l.config.boxes_at.side() != side;
-        let toward = Way(l.toward(side));
-        for (at, packet) in deliveries {
-            self.push(
-                at,
-                if boxes {
-                    What::AtBox {
-                        link,
-                        toward,
-                        packet,
-                    }
-                } else {
-                    What::Arrival { link, to, packet }
-                },
-            );
+        let shared = l.config.bottleneck.map(|b| &mut self.bottlenecks[b]);
+        match l.transmit(self.now, side, &mut packet, shared, &mut self.rng) {
+            Ok(carried) => {
+                if let Some(at) = carried.second {
+                    let mut copy = self.spare.pop().unwrap_or_default();
+                    copy.extend_from_slice(&packet);
+                    self.arrive(at, side, link, copy);
+                }
+                self.arrive(carried.first, side, link, packet);
+            }
+            Err(fate) => {
+                let from = l.ends[side];
+                self.trace.record(self.now, link, from, fate, &packet);
+                if fate == Fate::TooBig {
+                    self.report_too_big(side, link, &packet);
+                }
+                self.recycle(packet);
+            }
+        }
+    }
+
+    /// What left the wire comes to the boxes, or to the host.
+    fn arrive(&mut self, at: Instant, side: usize, link: usize, packet: Vec<u8>) {
+        let l = &self.links[link];
+        let what = if !l.chain.is_empty() && l.config.boxes_at.side() != side {
+            let toward = l.toward(side);
+            What::AtBox {
+                link,
+                toward,
+                packet,
+            }
+        } else {
+            let to = l.ends[1 - side];
+            What::Arrival { link, to, packet }
+        };
+        self.push(at, what);
+    }
+
+    /// A router in front of the link answers at once; its message takes the way back.
+    fn report_too_big(&mut self, side: usize, link: usize, packet: &[u8]) {
+        let config = &self.links[link].config;
+        if config.too_big == TooBig::Icmp
+            && let Some(message) = headers::too_big(packet, link, config.mtu)
+        {
+            let (at, to) = (self.now + config.delay, self.links[link].ends[side]);
+            let packet = message;
+            self.push(at, What::Arrival { link, to, packet });
+        }
+    }
+
+    fn recycle(&mut self, mut packet: Vec<u8>) {
+        if self.spare.len() < SPARE_MAX {
+            packet.clear();
+            self.spare.push(packet);
         }
     }
 
@@ -396,6 +601,10 @@ impl Sim {
             let l = &self.links[link];
             let side = l.sender(out.toward);
             if l.config.boxes_at.side() == side {
+                let from = l.ends[side];
+                let now = self.now;
+                self.trace
+                    .record(now, link, from, Fate::LeftBox, &out.frame);
                 self.wire(side, link, out.frame);
             } else {
                 let to = l.ends[1 - side];
@@ -412,12 +621,97 @@ impl Sim {
 
     fn push(&mut self, at: Instant, what: What) {
         self.serial += 1;
-        self.queue.push(Reverse((at, self.serial, what)));
+        let serial = self.serial;
+        self.queue.push(Scheduled { at, serial, what });
     }
 
-    /// Writes the last packets as a pcap file and says where.
+    /// From now on judges what hosts send, packet by packet: right edges, DATA_ACKs, bytes
+    /// in flight. What they did wrong is in [`Sim::violations`].
+    pub fn watch(&mut self) {
+        self.watch = Some(Watch::default());
+    }
+
+    /// What hosts did that they must never do; empty is good.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        self.watch.as_ref().map_or(&[], Watch::violations)
+    }
+
+    /// Events so far: arrivals, timers, faults.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// The number of links.
+    #[must_use]
+    pub fn links(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Whether a link joins these two hosts.
+    #[must_use]
+    pub fn joins(&self, link: usize, a: usize, b: usize) -> bool {
+        self.links[link].peer_of(a) == Some(b)
+    }
+
+    /// The number of hosts.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// An order to a host's engine, as a path manager gives it.
+    ///
+    /// # Errors
+    /// Why the engine refuses it.
+    pub fn order(&mut self, host: usize, token: u32, order: Order) -> Result<(), OrderError> {
+        let result = self.hosts[host].engine().order(self.now, token, order);
+        self.flush(host);
+        result
+    }
+
+    /// Keeps the last `packets_max` packets for [`Sim::dump_trace`]; none costs least.
+    pub fn keep_trace(&mut self, packets_max: usize) {
+        self.trace.set_packets_max(packets_max);
+    }
+
+    /// A hash of every packet on every link and its time: equal in two runs of one seed.
+    #[must_use]
+    pub fn trace_hash(&self) -> u64 {
+        self.trace.hash()
+    }
+
+    /// The packets kept, a line each: time, link, host, what became of it, and the packet
+    /// with numbers relative to the start of its flow.
+    #[must_use]
+    pub fn trace_lines(&self) -> Vec<String> {
+        self.trace.lines()
+    }
+
+    /// Writes the packets kept as pcapng.
+    ///
+    /// # Errors
+    /// Whatever `out` says.
+    pub fn write_pcapng(&self, out: impl std::io::Write) -> std::io::Result<()> {
+        self.trace.write_pcapng(out, &self.link_ends())
+    }
+
+    /// Writes the last packets as text and as pcapng for Wireshark into the directory for
+    /// temporary files, and returns where, with the last lines.
     #[must_use]
     pub fn dump_trace(&self, name: &str) -> String {
-        self.trace.dump(name)
+        self.dump_trace_to(&std::env::temp_dir(), name)
+    }
+
+    /// As [`Sim::dump_trace`], into this directory.
+    #[must_use]
+    pub fn dump_trace_to(&self, directory: &Path, name: &str) -> String {
+        let stem = directory.join(format!("braid-sim-{name}"));
+        self.trace.dump(&stem, &self.link_ends())
+    }
+
+    fn link_ends(&self) -> Vec<[usize; 2]> {
+        self.links.iter().map(|l| l.ends).collect()
     }
 }

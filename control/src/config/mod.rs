@@ -136,6 +136,10 @@ pub struct MptcpConfig {
     pub fast_open: bool,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
+    /// The connection-level window in an experimental option, to peers that have it, too.
+    pub window_option: bool,
+    /// Flag C: no subflows to the address and port of the first one.
+    pub deny_join_id0: bool,
 }
 
 /// What the path manager does by itself.
@@ -375,6 +379,8 @@ impl Config {
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,
             ),
+            ("mptcp.window-option", m.window_option == n.window_option),
+            ("mptcp.deny-join-id0", m.deny_join_id0 == n.deny_join_id0),
             ("control.socket", self.control.socket == new.control.socket),
             (
                 "control.metrics",

@@ -280,6 +280,8 @@ pacing = true
 ecn = "passive"
 fast-open = false
 subflowless-timeout = "60s"
+window-option = false
+deny-join-id0 = false
 
 [path]
 policy = "announce"

@@ -456,6 +456,8 @@ impl<'a> Validator<'a> {
             )?,
             fast_open: raw.fast_open.unwrap_or(false),
             subflowless_timeout,
+            window_option: raw.window_option.unwrap_or(false),
+            deny_join_id0: raw.deny_join_id0.unwrap_or(false),
         })
     }
 

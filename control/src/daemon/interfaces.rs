@@ -304,6 +304,8 @@ pub fn mptcp(config: &Config) -> MptcpSetup {
         accept_addresses: config.path.accept_addresses,
         subflowless_timeout_ms: u64::try_from(config.mptcp.subflowless_timeout.as_millis())
             .unwrap_or(u64::MAX),
+        window_option: config.mptcp.window_option,
+        deny_join_id0: config.mptcp.deny_join_id0,
     }
 }
 
@@ -372,6 +374,14 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         (
             "mptcp.subflowless-timeout",
             running.mptcp.subflowless_timeout_ms == m.subflowless_timeout_ms,
+        ),
+        (
+            "mptcp.window-option",
+            running.mptcp.window_option == m.window_option,
+        ),
+        (
+            "mptcp.deny-join-id0",
+            running.mptcp.deny_join_id0 == m.deny_join_id0,
         ),
     ];
     pairs

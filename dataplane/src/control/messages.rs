@@ -75,6 +75,10 @@ pub struct MptcpSetup {
     pub accept_addresses: u8,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout_ms: u64,
+    /// Tell the connection-level window in the experimental option.
+    pub window_option: bool,
+    /// Set flag C: no subflows to the address and port of the first one.
+    pub deny_join_id0: bool,
 }
 
 /// One interface as the control plane prepared it.

@@ -17,6 +17,9 @@ use crate::wire::types::{AddressId, FourTuple};
 
 /// Transmissions of an ADD_ADDR without echo: one and three repetitions.
 const ADD_ADDR_SENT_MAX: u8 = 4;
+/// Transmissions of a REMOVE_ADDR. Nothing acknowledges it, and without it the peer would go
+/// on trying an address that is gone, so it is said three times.
+const REMOVE_ADDR_SENT_MAX: u8 = 3;
 /// Own addresses announced per connection.
 const LOCAL_MAX: usize = 16;
 /// Remote endpoints whose join failed, and ones whose join did not, that are remembered.
@@ -34,6 +37,14 @@ struct Announced {
     next: Option<Instant>,
 }
 
+/// An address of ours that is gone.
+#[derive(Copy, Clone, Debug)]
+struct Gone {
+    id: AddressId,
+    sent: u8,
+    next: Instant,
+}
+
 /// An address of the peer.
 #[derive(Copy, Clone, Debug)]
 struct Remote {
@@ -46,20 +57,29 @@ struct Remote {
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     announced: Vec<Announced>,
+    /// Withdrawals that are still repeated. As many as were ever announced at once.
+    gone: Vec<Gone>,
+    /// Paths on which the peer reset a subflow for good (MP_TCPRST without T): our address,
+    /// its address and port.
+    barred: Vec<(IpAddr, SocketAddr)>,
     remote: Vec<Remote>,
     failed: Vec<SocketAddr>,
     /// Remote endpoints on which a join of ours came about.
     proven: Vec<SocketAddr>,
     initial: Option<SocketAddr>,
     /// Our end of the first subflow.
-    initial_local: Option<IpAddr>,
+    initial_local: Option<SocketAddr>,
 }
 
 impl Addresses {
     pub(crate) fn initial(&mut self, tuple: FourTuple) {
         self.initial = Some(tuple.remote);
-        self.initial_local = Some(tuple.local.ip());
+        self.initial_local = Some(tuple.local);
         self.learned(AddressId::INITIAL, tuple.remote);
+    }
+
+    pub(crate) fn is_initial_local(&self, local: SocketAddr) -> bool {
+        self.initial_local == Some(local)
     }
 
     pub(crate) fn is_initial(&self, remote: SocketAddr) -> bool {
@@ -84,7 +104,7 @@ impl Addresses {
     /// What the peer calls an address of ours: what it was announced as. The port decides
     /// between announcements that differ in nothing else.
     fn announced_id_of(&self, local: SocketAddr) -> Option<AddressId> {
-        if self.initial_local == Some(local.ip()) {
+        if self.initial_local.is_some_and(|l| l.ip() == local.ip()) {
             return Some(AddressId::INITIAL);
         }
         let named = self.announced.iter().filter(|a| a.addr == local.ip());
@@ -123,6 +143,22 @@ impl Addresses {
         self.failed.contains(&remote)
     }
 
+    /// The peer reset a subflow for a reason that does not pass (RFC 8684 §3.6: no retry over
+    /// this path).
+    pub(crate) fn path_barred(&mut self, tuple: FourTuple) {
+        let path = (tuple.local.ip(), tuple.remote);
+        if !self.barred.contains(&path) {
+            if self.barred.len() == FAILED_MAX {
+                self.barred.remove(0);
+            }
+            self.barred.push(path);
+        }
+    }
+
+    pub(crate) fn is_barred(&self, tuple: FourTuple) -> bool {
+        self.barred.contains(&(tuple.local.ip(), tuple.remote))
+    }
+
     /// The peer knows this address of ours: it used it. Where announcements are not echoed,
     /// that alone ends their repetition.
     pub(crate) fn heard(&mut self, local: IpAddr) {
@@ -133,7 +169,8 @@ impl Addresses {
 
     /// When an announcement is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.announced.iter().filter_map(|a| a.next).min()
+        let announced = self.announced.iter().filter_map(|a| a.next);
+        announced.chain(self.gone.iter().map(|g| g.next)).min()
     }
 }
 
@@ -190,6 +227,12 @@ impl Core {
         if !self.is_mptcp() || self.is_over() {
             return;
         }
+        let names = |a: &Announced| a.id == id && a.addr != addr;
+        if self.addresses.announced.iter().any(names) {
+            // RFC 8684 §3.4.1: an identifier is withdrawn before it names another address.
+            self.remove_addresses(cx, &[id]);
+        }
+        self.addresses.gone.retain(|g| g.id != id);
         let list = &mut self.addresses.announced;
         let known = list.iter().position(|a| a.id == id);
         if known.is_none() && list.len() >= LOCAL_MAX {
@@ -204,7 +247,7 @@ impl Core {
             next: Some(cx.now),
         };
         match known {
-            // An identifier keeps its address; announced anew, it is sent anew.
+            // The same address, perhaps with another port: sent anew.
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
@@ -300,9 +343,11 @@ impl Core {
             None => list.push(entry),
         }
         let failed = &mut self.addresses.failed;
-        let before = failed.len();
+        let barred = &mut self.addresses.barred;
+        let before = failed.len() + barred.len();
         failed.retain(|f| f.ip() != addr);
-        news |= failed.len() < before;
+        barred.retain(|(_, f)| f.ip() != addr);
+        news |= failed.len() + barred.len() < before;
         let subflow = self.subflows[i].id;
         if self.version.authenticates_addresses() {
             let echo = MptcpOption::AddAddr {
@@ -370,7 +415,8 @@ impl Core {
             });
             for i in 0..self.subflows.len() {
                 let s = &mut self.subflows[i];
-                if s.remote_id() == id && s.death.is_none() {
+                // A repetition does not begin the probing anew.
+                if s.remote_id() == id && s.death.is_none() && s.withdrawn.is_none() {
                     let patience = s.tcp.rto() * 2;
                     s.withdrawn = Some(Withdrawn {
                         probe_at: Some(cx.now + patience),
@@ -397,14 +443,18 @@ impl Core {
             let carrier = self
                 .signal_subflows()
                 .find(|i| !chunk.contains(&self.subflows[*i].local_id()));
-            if let Some(i) = carrier
-                && self.subflows[i].signal(MptcpOption::RemoveAddr { ids })
-            {
-                self.subflows[i].tcp.ack_now();
-                cx.counters.inc(Counter::RmAddrTx);
-            } else {
-                // The last subflow goes with its address: its RST says enough.
-                cx.counters.inc(Counter::RmAddrTxDrop);
+            // Without a carrier the last subflow goes with its address; the next one will
+            // hear of it.
+            self.send_withdrawal(cx, carrier, ids);
+            for id in ids.iter() {
+                self.addresses.gone.retain(|g| g.id != id);
+                if self.addresses.gone.len() < LOCAL_MAX {
+                    self.addresses.gone.push(Gone {
+                        id,
+                        sent: 1,
+                        next: cx.now + cx.config.add_addr_timeout,
+                    });
+                }
             }
         }
         for i in 0..self.subflows.len() {
@@ -412,6 +462,50 @@ impl Core {
             if ids.contains(&s.local_id()) && s.death.is_none() {
                 cx.counters.inc(Counter::RmSubflow);
                 self.kill(i, Some(reset_reason::UNSPECIFIED), "local address removed");
+            }
+        }
+    }
+
+    fn send_withdrawal(&mut self, cx: &mut Cx<'_>, carrier: Option<usize>, ids: AddressIds) {
+        if let Some(i) = carrier
+            && self.subflows[i].signal(MptcpOption::RemoveAddr { ids })
+        {
+            self.subflows[i].tcp.ack_now();
+            cx.counters.inc(Counter::RmAddrTx);
+        } else {
+            cx.counters.inc(Counter::RmAddrTxDrop);
+        }
+    }
+
+    /// Says again which addresses are gone, on another subflow each time. An identifier that
+    /// names something again is left alone.
+    pub(crate) fn repeat_withdrawals(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_mptcp() || self.is_over() {
+            self.addresses.gone.clear();
+            return;
+        }
+        let mut n = 0;
+        while n < self.addresses.gone.len() {
+            let gone = self.addresses.gone[n];
+            if gone.next > cx.now {
+                n += 1;
+                continue;
+            }
+            let in_use = self
+                .subflows
+                .iter()
+                .any(|s| s.local_id() == gone.id && s.death.is_none());
+            if !in_use {
+                let carrier = self.nth_signal_subflow(usize::from(gone.sent));
+                self.send_withdrawal(cx, carrier, AddressIds::single(gone.id));
+            }
+            if in_use || gone.sent + 1 >= REMOVE_ADDR_SENT_MAX {
+                self.addresses.gone.remove(n);
+            } else {
+                let entry = &mut self.addresses.gone[n];
+                entry.sent += 1;
+                entry.next = cx.now + cx.config.add_addr_timeout * (1 << entry.sent);
+                n += 1;
             }
         }
     }

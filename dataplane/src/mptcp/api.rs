@@ -258,6 +258,8 @@ pub enum JoinReject {
     Malformed,
     /// The connection is closing.
     Closing,
+    /// Flag C was set: no subflow to the address and port of the first one.
+    Prohibited,
 }
 
 impl JoinReject {
@@ -268,7 +270,7 @@ impl JoinReject {
             // 0x01 MPTCP-specific error, 0x02 lack of resources, 0x03 prohibited.
             JoinReject::NotMptcp | JoinReject::NotEstablished | JoinReject::Malformed => 1,
             JoinReject::Limit => 2,
-            JoinReject::Closing => 3,
+            JoinReject::Closing | JoinReject::Prohibited => 3,
         }
     }
 }

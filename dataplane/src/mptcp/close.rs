@@ -26,6 +26,8 @@ pub(crate) struct Closing {
     pub(crate) deadline: Option<Instant>,
     /// The connection closes whatever the application says.
     pub(crate) forced: bool,
+    /// Unread bytes when the deadline last passed.
+    unread: Option<usize>,
     /// MP_FASTCLOSE in progress: on which subflow, next repetition, how many were sent.
     pub(crate) fastclose: Option<(SubflowId, Instant, u8)>,
 }
@@ -199,6 +201,7 @@ impl Core {
             self.rx.set_eof();
             self.rx_news = true;
         }
+        self.finish_when_read();
         match self.mode {
             Mode::Tcp => self.advance_close_tcp(),
             Mode::Mptcp => {
@@ -213,11 +216,35 @@ impl Core {
                         s.close();
                     }
                 }
-                if self.subflows.is_empty() {
-                    self.finish(CloseReason::Finished);
-                }
+                self.finish_when_read();
             }
         }
+    }
+
+    /// Both directions are closed and no subflow is left: over, once the application has read
+    /// everything.
+    pub(crate) fn finish_when_read(&mut self) {
+        let closed = self.subflows.is_empty() && self.closing.is_finished(&self.reassembly);
+        if closed && self.rx.is_empty() {
+            self.finish(CloseReason::Finished);
+        }
+    }
+
+    /// The time for an orderly close is over. An application that still reads what it was
+    /// sent gets as much again.
+    pub(crate) fn close_deadline_passed(&mut self, cx: &Cx<'_>) {
+        let closed = self.closing.closes_subflows(&self.reassembly);
+        let unread = self.rx.len();
+        if closed && self.subflows.is_empty() && self.closing.unread.is_none_or(|u| unread < u) {
+            self.closing.unread = Some(unread);
+            self.closing.deadline = Some(cx.now + cx.config.close_timeout);
+            return;
+        }
+        self.finish(if closed {
+            CloseReason::Finished
+        } else {
+            CloseReason::CloseTimeout
+        });
     }
 
     /// Plain TCP: FIN once everything was sent.

@@ -61,6 +61,11 @@ pub struct MptcpConfig {
     /// TCP Fast Open (RFC 7413), both roles. An application must bear that data of a SYN
     /// arrives twice: a copy may open a second connection (RFC 7413 §6.1).
     pub fast_open: bool,
+    /// Answers the data of a SYN with MP_CAPABLE before the client's key is known, as RFC 8684
+    /// Figure 19 (with erratum 6609: without a DATA_ACK) has it. It saves a round trip, but a
+    /// Linux client takes such a DSS for a reason to fall back (seen on 6.18). Plain TCP is
+    /// always answered early.
+    pub early_answers: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
     /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
@@ -83,6 +88,8 @@ pub struct MptcpConfig {
     pub subflows_max: u8,
     /// Addresses accepted from the peer.
     pub remote_addresses_max: u8,
+    /// Tells the connection-level window in an experimental option, to peers that do, too.
+    pub window_option: bool,
     /// Sets flag C: the peer must not open subflows to the initial address.
     pub deny_join_initial: bool,
     /// MP_CAPABLE SYNs before a plain SYN is tried (RFC 8684 §3.7).
@@ -100,6 +107,7 @@ impl Default for MptcpConfig {
         Self {
             enabled: true,
             fast_open: false,
+            early_answers: false,
             checksum: ChecksumPolicy::default(),
             allow_v0: false,
             connect_version: Version::V1,
@@ -111,6 +119,7 @@ impl Default for MptcpConfig {
             send_buffer_frames: 8192,
             subflows_max: 8,
             remote_addresses_max: 8,
+            window_option: false,
             deny_join_initial: false,
             capable_syns: 3,
             subflowless_timeout: Duration::from_secs(60),
@@ -166,6 +175,10 @@ impl Secrets {
     /// (RFC 6528 §3).
     #[must_use]
     pub fn initial_sequence(&self, now: Instant, tuple: &FourTuple) -> u32 {
+        #[cfg(test)]
+        if let Some(iss) = ISS_FOR_TEST.get() {
+            return iss;
+        }
         // RFC 9293 §3.4.1: the clock ticks every 4 microseconds. One tick per
         // 4096 ns spares a division and wraps every 4.9 hours.
         let clock = now.as_nanos() >> 12;
@@ -182,6 +195,13 @@ impl Secrets {
         write_ip(&mut hasher, tuple.remote.ip());
         low32(hasher.finish())
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Every initial sequence number of this thread's connections.
+    pub(crate) static ISS_FOR_TEST: std::cell::Cell<Option<u32>> =
+        const { std::cell::Cell::new(None) };
 }
 
 fn low32(value: u64) -> u32 {
@@ -227,6 +247,14 @@ mod tests {
         let at = |ns, port| secrets.initial_sequence(Instant::from_nanos(ns), &tuple(port));
         assert_ne!(at(0, 1), at(0, 2));
         assert_eq!(at(4096 * 1000, 1), at(0, 1).wrapping_add(1000));
+    }
+
+    #[test]
+    fn the_send_buffer_is_no_smaller_than_the_receive_buffer() {
+        // RFC 8684 §3.3.5: or a peer's full window could not be used.
+        let config = MptcpConfig::default();
+        assert!(config.send_buffer_bytes >= config.recv_buffer_bytes);
+        assert!(config.send_buffer_frames >= config.recv_buffer_frames);
     }
 
     #[test]

@@ -292,7 +292,7 @@ impl<A: Application> Connection<A> {
         let core = &mut self.core;
         let mut freed = core.rx.release_frames() + core.reassembly.release_frames();
         for s in &mut core.subflows {
-            freed += s.rx.release_frames();
+            freed += s.rx.release_frames() + s.tcp.release_frames();
         }
         cx.counters.add(Counter::RxCopybreak, freed);
         freed

@@ -19,6 +19,8 @@ pub(crate) struct DataSpace {
 impl DataSpace {
     /// The IDSN itself stands for the SYN: data starts behind it (RFC 8684 §3.1).
     pub(crate) fn new(idsn: u64) -> Self {
+        #[cfg(test)]
+        let idsn = idsn_for_test(idsn);
         Self {
             base: DataSeq(idsn) + 1,
         }
@@ -53,8 +55,50 @@ pub(crate) fn expand32(low: u32, expected: u64) -> Option<u64> {
 }
 
 #[cfg(test)]
+thread_local! {
+    /// Every IDSN of this thread's connections: no key is known whose hash ends near 2^64.
+    pub(crate) static IDSN_FOR_TEST: std::cell::Cell<Option<u64>> =
+        const { std::cell::Cell::new(None) };
+}
+
+#[cfg(test)]
+fn idsn_for_test(idsn: u64) -> u64 {
+    IDSN_FOR_TEST.get().unwrap_or(idsn)
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Rows 49, 50 and 52: whichever form a number arrives in, it is read as itself as
+        /// long as it lies within 2^31 of where the stream stands; reordering across a wrap
+        /// is not taken for another turn of the counter.
+        #[test]
+        fn numbers_near_the_stream_are_read_right_in_either_form(
+            idsn in any::<u64>(),
+            stands in 0u64..1 << 40,
+            near in -0x7fff_ffff_i64..0x7fff_ffff,
+        ) {
+            let space = DataSpace::new(idsn);
+            let offset = stands.checked_add_signed(near);
+            let dsn = space.dsn(stands).0.wrapping_add_signed(near);
+            prop_assert_eq!(space.offset(dsn, true, stands), offset);
+            prop_assert_eq!(space.offset(dsn & 0xffff_ffff, false, stands), offset);
+        }
+
+        /// Rows 52 and 115: eight bytes that say a turn of the counter too much or too
+        /// little are not believed.
+        #[test]
+        fn another_turn_of_the_counter_is_implausible(idsn in any::<u64>(), stands in 1u64 << 33..1 << 40, turns in 1i64..16) {
+            let space = DataSpace::new(idsn);
+            for turns in [turns << 32, -turns << 32] {
+                let dsn = space.dsn(stands).0.wrapping_add_signed(turns);
+                prop_assert_eq!(space.offset(dsn, true, stands), None);
+            }
+        }
+    }
 
     #[test]
     fn both_widths_are_read_near_the_expected_offset_across_wraps() {

@@ -13,20 +13,34 @@ use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::wire::mptcp::{MptcpOption, reset_reason};
+use crate::wire::packet::TcpPacket;
 
 /// Segments without MPTCP options in a row, on the only subflow, that mean that options are
 /// being stripped. A single one may be the half of a split segment.
 const BARE_MAX: u8 = 3;
+/// The same for the very first bytes, sent again: a split segment has one at a time.
+const BARE_STARTS_MAX: u8 = 2;
+/// Gaps between mappings on one subflow before its data goes elsewhere. One may be a box
+/// that changes its mind, eight are a box that merges segments.
+const GAPS_MAX: u8 = 8;
 /// MP_FAIL on ACKs before its loss is the peer's problem.
 const FAIL_SENT_MAX: u8 = 8;
 
 impl Core {
     /// Whether subflow `i` alone has carried everything, in order, both ways.
     fn may_fall_back(&self, i: usize) -> bool {
+        let joining = self
+            .subflows
+            .iter()
+            .any(|o| o.phase == Phase::PreEstablished);
+        !joining && self.may_follow(i)
+    }
+
+    /// The same, when the peer has fallen back already: it has no subflow that it did not
+    /// confirm to us.
+    fn may_follow(&self, i: usize) -> bool {
         let s = &self.subflows[i];
-        let others = |o: &Subflow| {
-            o.id != s.id && matches!(o.phase, Phase::Established | Phase::PreEstablished)
-        };
+        let others = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
         let contiguous = {
             let mut next = None;
             s.sent.iter().all(|t| {
@@ -48,10 +62,14 @@ impl Core {
 
     /// Falls back on subflow `i`, or resets it where that is not possible.
     pub(crate) fn fall_back(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {
+        self.fall_back_if(cx, i, reason, self.may_fall_back(i));
+    }
+
+    fn fall_back_if(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter, may: bool) {
         if self.mode == Mode::Tcp {
             return;
         }
-        if !self.may_fall_back(i) {
+        if !may {
             cx.counters.inc(match reason {
                 Counter::DssFallback | Counter::DSSCorruptionFallback => {
                     Counter::DSSCorruptionReset
@@ -116,8 +134,8 @@ impl Core {
             self.send_data_acks = false;
             self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
             self.subflows[i].fail_said = true;
-            self.subflows[i].tcp.ack_now();
             self.fall_back(cx, i, Counter::DssFallback);
+            self.subflows[i].signal(MptcpOption::MpFail { dsn });
         } else {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
@@ -125,8 +143,11 @@ impl Core {
         }
     }
 
-    /// MP_FAIL from the peer.
-    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize, dsn: u64) {
+    /// MP_FAIL from the peer. Where falling back is not possible (the flight was not
+    /// contiguous), the subflow is reset and its data goes elsewhere. RFC 8684 §3.7 has the
+    /// next subflow begin with an infinite mapping then; ours begins with regular ones:
+    /// checksums go on protecting the stream on a path of which nothing bad is known.
+    pub(crate) fn on_mp_fail(&mut self, cx: &mut Cx<'_>, i: usize) {
         cx.counters.inc(Counter::MPFailRx);
         let answers = if self.mode == Mode::Tcp {
             // The answer to ours, a repetition, or it was overtaken by the infinite mapping.
@@ -134,14 +155,16 @@ impl Core {
             self.send_data_acks = false;
             self.fallback == Some(Counter::DssFallback)
         } else {
-            let possible = self.may_fall_back(i);
-            self.fall_back(cx, i, Counter::DssFallback);
-            possible
+            let may = self.may_follow(i);
+            self.fall_back_if(cx, i, Counter::DssFallback, may);
+            may
         };
         let s = &mut self.subflows[i];
         if answers && !std::mem::replace(&mut s.fail_said, true) {
             // RFC 8684 §3.7: answered by MP_FAIL in the other direction. By an ACK of its own:
-            // data may never leave room for a pure ACK.
+            // data may never leave room for a pure ACK. The data sequence number is of the
+            // direction that the answerer hears.
+            let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
             s.signal(MptcpOption::MpFail { dsn });
             s.tcp.ack_now();
@@ -151,7 +174,7 @@ impl Core {
     /// An infinite mapping from the peer: it has fallen back.
     pub(crate) fn on_infinite_mapping(&mut self, cx: &mut Cx<'_>, i: usize) {
         cx.counters.inc(Counter::InfiniteMapRx);
-        self.fall_back(cx, i, Counter::DssFallback);
+        self.fall_back_if(cx, i, Counter::DssFallback, self.may_follow(i));
         if self.mode == Mode::Tcp {
             self.subflows[i].fail = None;
             // RFC 8684 §3.7: DATA_ACKs stop.
@@ -160,8 +183,15 @@ impl Core {
     }
 
     /// Judges a segment by the options that it lacks. `acked`: it acknowledged new data,
-    /// and had room for a DATA_ACK.
-    pub(crate) fn check_bare(&mut self, cx: &mut Cx<'_>, i: usize, has_mptcp: bool, acked: bool) {
+    /// and had room for a DATA_ACK. `again`: it repeated data.
+    pub(crate) fn check_bare(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        has_mptcp: bool,
+        acked: bool,
+        again: bool,
+    ) {
         let s = &mut self.subflows[i];
         if self.mode == Mode::Tcp || s.phase != Phase::Established || s.death.is_some() {
             return;
@@ -175,13 +205,96 @@ impl Core {
         // may concern duplicates, so only the complete lack of DATA_ACKs means something
         // (RFC 8684 §3.7).
         let silent = acked && (!s.confirmed || !self.was_multipath);
-        if !unmapped && !silent {
+        // Its first copy was mapped, or this would be no repetition: the peer has given up
+        // options that do not come through to it.
+        let given_up = again && s.initial && !self.was_multipath && self.subflows.len() == 1;
+        if !unmapped && !silent && !given_up {
             return;
         }
+        let s = &mut self.subflows[i];
         s.bare = s.bare.saturating_add(1);
         if s.initial && !s.dss_seen && !self.was_multipath {
             self.fall_back(cx, i, Counter::MPCapableDataFallback);
+        } else if s.bare >= BARE_MAX && given_up {
+            self.fall_back_mute(cx, i, Counter::DssFallback);
         } else if s.bare >= BARE_MAX {
+            self.options_vanished(cx, i);
+        }
+    }
+
+    /// A segment that TCP refused, being old. The very first bytes without any option, when
+    /// nothing of ours was ever acknowledged: the peer has given up options, because
+    /// nothing that carries one reaches it. Both numbers must fit exactly, so that nobody
+    /// off the path can make us believe it.
+    pub(crate) fn check_repeated_start(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
+        let s = &self.subflows[i];
+        let start = packet.seq == s.tcp.irs() + 1 && packet.payload.len() > 1;
+        let deaf = packet.ack == s.tcp.snd_una() && s.acked_to == 0;
+        let bare = packet.options.mptcp.is_empty();
+        if s.phase != Phase::Established
+            || !(start && deaf && bare && s.initial)
+            || self.mode == Mode::Tcp
+            || self.was_multipath
+            || self.subflows.len() != 1
+        {
+            return;
+        }
+        let s = &mut self.subflows[i];
+        s.bare = s.bare.saturating_add(1);
+        if s.bare >= BARE_STARTS_MAX {
+            self.fall_back_mute(cx, i, Counter::DssFallback);
+        }
+    }
+
+    /// Whether all that was sent on the only subflow may have vanished because of its
+    /// options: the handshake passed, and nothing since.
+    pub(crate) fn options_may_be_dropped(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        self.mode == Mode::Mptcp
+            && s.initial
+            && !s.confirmed
+            && !self.was_multipath
+            && self.subflows.len() == 1
+    }
+
+    /// Falls back without a word: what carries an option does not arrive. The peer learns it
+    /// from bare data (RFC 8684 §3.7).
+    pub(crate) fn fall_back_mute(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {
+        if !self.may_fall_back(i) {
+            return;
+        }
+        self.fall_back(cx, i, reason);
+        self.mute = true;
+        self.infinite_map_due = false;
+        self.subflows[i].fail = None;
+    }
+
+    /// Bytes arrived that no mapping covers, and mapped ones behind them. On the only
+    /// subflow they are the stream's next bytes, and true is returned. Elsewhere they will
+    /// be dropped and come again, or the subflow is given up.
+    pub(crate) fn on_gap(&mut self, cx: &mut Cx<'_>, i: usize) -> bool {
+        if self.may_fall_back(i) && self.subflows[i].rx.pos() == self.reassembly.nxt() {
+            self.options_vanished(cx, i);
+            return true;
+        }
+        let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();
+        let others = self.subflows.iter().any(others);
+        let s = &mut self.subflows[i];
+        s.gaps = s.gaps.saturating_add(1);
+        if s.gaps >= GAPS_MAX && others {
+            cx.counters.inc(Counter::DSSCorruptionReset);
+            self.kill(i, Some(reset_reason::MIDDLEBOX), "MPTCP options are lost");
+            return true;
+        }
+        false
+    }
+
+    /// A mapping whose DSN is nowhere near the window, for the very next byte of the only
+    /// subflow: the keys differ, because something changed one (RFC 8684 §3.1).
+    pub(crate) fn on_foreign_mapping(&mut self, cx: &mut Cx<'_>, i: usize, pos: Option<u64>) {
+        let s = &self.subflows[i];
+        let next = pos == Some(s.rx.pos()) && s.rx.pos() == self.reassembly.nxt();
+        if s.initial && next && self.mode == Mode::Mptcp && self.may_fall_back(i) {
             self.options_vanished(cx, i);
         }
     }

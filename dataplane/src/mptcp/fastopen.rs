@@ -8,6 +8,7 @@
 //! Options (Appendix B.1): a SYN with MSS, SACK, timestamps, window scale, MP_CAPABLE and a
 //! cookie of up to 14 bytes fits 40 bytes; longer cookies go without timestamps. A SYN/ACK that
 //! carries keys and gives a cookie has no room for timestamps: that connection does without.
+//! Version 0, whose SYN carries a key already, goes without Fast Open.
 
 use super::api::Cx;
 use super::state::Core;
@@ -72,6 +73,9 @@ impl Core {
         let Some(s) = self.subflows.first() else {
             return;
         };
+        if self.is_mptcp() && self.version.has_key_on_syn() {
+            return;
+        }
         let room = if cookie.is_request() {
             0
         } else {
@@ -94,7 +98,7 @@ impl Core {
         self.fast_open.data = data;
     }
 
-    /// Server: the SYN's data is received, and may be answered at once.
+    /// Server: the SYN's data is received, and may be answered at once if that costs nothing.
     pub(crate) fn take_fast_open(&mut self, cx: &mut Cx<'_>, syn: FastOpenSyn) {
         self.fast_open.grant = syn.grant;
         let Some(s) = self.subflows.first_mut() else {
@@ -107,7 +111,10 @@ impl Core {
             cx.counters.inc(Counter::TCPFastOpenPassive);
             cx.counters
                 .add(Counter::BytesDelivered, syn.data.len() as u64);
-            self.snd_edge = u64::from(s.tcp.snd_wnd());
+            if self.local.is_none() || cx.config.early_answers {
+                s.tcp.allow_early_answers();
+                self.snd_edge = u64::from(s.tcp.snd_wnd());
+            }
             self.rx.push(syn.data);
             self.rx_news = true;
         }

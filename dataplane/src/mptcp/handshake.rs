@@ -16,7 +16,7 @@ use super::version::{self, Offer, SynOffer, Version};
 use crate::counters::Counter;
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{SegmentIn, Tcp, TcpConfig};
-use crate::wire::mptcp::{MpCapableFlags, MptcpOption};
+use crate::wire::mptcp::{MpCapableFlags, MptcpOption, subtype};
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::types::{AddressId, Key, Token};
@@ -26,6 +26,21 @@ const HEADERS_V4: u32 = 40;
 const HEADERS_V6: u32 = 60;
 /// Hop limit of what is sent, Linux's default.
 const HOP_LIMIT: u8 = 64;
+
+/// A MP_CAPABLE of impossible length: something on the path mutilates options, and would
+/// mutilate a repetition, too (RFC 8684 §3.1: no MPTCP then).
+fn is_corrupt(packet: &TcpPacket) -> bool {
+    let corrupt = |o: &MptcpOption| {
+        matches!(
+            o,
+            MptcpOption::Malformed {
+                subtype: subtype::MP_CAPABLE,
+                ..
+            }
+        )
+    };
+    packet.options.mptcp.iter().any(corrupt)
+}
 
 /// Settings of one subflow's TCP.
 fn tcp_config(config: &MptcpConfig, path: &SubflowPath, mptcp: bool) -> TcpConfig {
@@ -120,6 +135,11 @@ impl Core {
                 || cx.config.checksum == ChecksumPolicy::Always;
             core.learn_offer(&offer);
         }
+        let fast_open = if local.is_some() && version.has_key_on_syn() {
+            FastOpenSyn::default()
+        } else {
+            fast_open
+        };
         let tcp = accepted_tcp(cx, &path, syn, local.is_some(), &fast_open);
         let subflow = Subflow::new(
             core.allocate_id(),
@@ -332,8 +352,8 @@ impl Core {
     }
 
     /// Only two packets may answer our SYN/ACK: one that names both keys, or the first bytes
-    /// without any option, which decides for TCP. Whatever else comes before is as good as
-    /// lost, and the peer repeats it: without the keys no DATA_ACK can be sent, a bare ACK
+    /// without any option or with a mutilated MP_CAPABLE, which decides for TCP. Whatever
+    /// else comes before is as good as lost, and the peer repeats it: without the keys no DATA_ACK can be sent, a bare ACK
     /// would make the peer fall back (Linux judges by the first ACK it gets), and a
     /// handshake that TCP has completed but MPTCP has not would last for ever.
     pub(crate) fn overtakes_keys(&self, i: usize, packet: &TcpPacket) -> bool {
@@ -346,7 +366,8 @@ impl Core {
             return false;
         }
         let names_keys = self.keys_named(packet).is_some() || self.proves_keys(packet);
-        let decides = packet.seq == s.tcp.rcv_start() && packet.options.mptcp.is_empty();
+        let decides = packet.seq == s.tcp.rcv_start()
+            && (packet.options.mptcp.is_empty() || is_corrupt(packet));
         !names_keys && !decides
     }
 
@@ -397,7 +418,7 @@ impl Core {
                 self.snd_edge = self.snd_edge.max(window);
             } else if keys.is_none()
                 && (packet.seq != self.subflows[i].tcp.rcv_start()
-                    || !packet.options.mptcp.is_empty())
+                    || !(packet.options.mptcp.is_empty() || is_corrupt(packet)))
             {
                 // Not the first bytes, or a packet that overtook the third one: options
                 // pass, and the keys will be repeated.

@@ -9,9 +9,10 @@ use super::version::ChecksumFlagViolated;
 use crate::buf::Chain;
 use crate::counters::Counter;
 use crate::tcp::{ResetCause, SegmentIn, State};
+use crate::time::Duration;
 use crate::wire::icmp::{IcmpError, IcmpKind};
 use crate::wire::mptcp::{
-    DataAck, Dss, DssMapping, MptcpOption, reset_reason, verify_dss_checksum,
+    DataAck, Dss, DssMapping, MptcpOption, RESET_TRANSIENT, reset_reason, verify_dss_checksum,
 };
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::Flags;
@@ -19,6 +20,20 @@ use crate::wire::tcp::Flags;
 /// Linux's net.mptcp.stale_loss_cnt is 4; two timeouts in a row without progress are a
 /// fraction of a second and have moved everything elsewhere already.
 pub(crate) const STALE_RTOS: u32 = 2;
+
+/// How long a subflow that was closed here waits for the peer's FIN. Linux keeps orphans in
+/// FIN-WAIT-2 as long (tcp_fin_timeout).
+pub(crate) const FIN_WAIT: Duration = Duration::from_secs(60);
+
+/// Reasons that say nothing about the path being bad for ever. The default reason goes with
+/// every RST of some stacks (Linux among them), flag T unset: held to the letter it would end
+/// the use of a path for an address that comes back.
+fn passes(reason: u8) -> bool {
+    matches!(
+        reason,
+        reset_reason::UNSPECIFIED | reset_reason::LACK_OF_RESOURCES | reset_reason::BAD_PERFORMANCE
+    )
+}
 
 impl Core {
     /// A segment of subflow `id`.
@@ -43,7 +58,9 @@ impl Core {
         self.couple(cx.now, i);
         let s = &mut self.subflows[i];
         s.totals.segments_received += 1;
-        let is_signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
+        // Both kinds stand on any ACK and excuse none.
+        let is_signal =
+            |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_) | MptcpOption::Window { .. });
         let segment = SegmentIn {
             mptcp_signal: packet.options.mptcp.iter().any(is_signal),
             payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
@@ -54,7 +71,7 @@ impl Core {
             return self.on_reset(cx, i, packet, cause);
         }
         if !verdict.valid {
-            return;
+            return self.check_repeated_start(cx, i, packet);
         }
         self.heard(cx, i, verdict.acked_bytes > 0);
         self.on_acked(cx, i, verdict.acked_bytes);
@@ -78,11 +95,20 @@ impl Core {
         if !syn && self.subflows[i].death.is_none() {
             // SACK blocks may have taken the room of a DATA_ACK.
             let acked = verdict.acked_bytes > 0 && packet.options.sack.is_empty();
-            self.check_bare(cx, i, has_mptcp, acked);
+            // One byte may be a keepalive.
+            let again = verdict.duplicate_data && packet.payload.len() > 1;
+            self.check_bare(cx, i, has_mptcp, acked, again);
         }
         if verdict.fin && self.subflows[i].death.is_none() {
-            self.check_bare_fin(cx, i, has_mptcp);
+            // As above: a FIN in the middle of a loss may have no room but for SACK blocks.
+            self.check_bare_fin(cx, i, has_mptcp || !packet.options.sack.is_empty());
             self.on_fin(i);
+        }
+        let s = &mut self.subflows[i];
+        let half_closed = s.closing && s.tcp.state() == State::FinWait2;
+        let prolongs = s.fin_wait.is_none() || !packet.payload.is_empty();
+        if half_closed && prolongs && self.mode == Mode::Mptcp {
+            s.fin_wait = Some(cx.now + FIN_WAIT);
         }
         if verdict.fin_acked && self.mode == Mode::Tcp {
             self.closing.fin_is_acked();
@@ -113,12 +139,14 @@ impl Core {
     /// The subflow was reset by the peer, or TCP gave it up.
     fn on_reset(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, cause: ResetCause) {
         let mut reason = None;
+        let mut transient = None;
         let mut fastclose = false;
         for option in &packet.options.mptcp {
             match *option {
-                MptcpOption::TcpRst { reason: r, .. } if self.version.explains_resets() => {
+                MptcpOption::TcpRst { reason: r, flags } if self.version.explains_resets() => {
                     cx.counters.inc(Counter::MPRstRx);
                     reason = Some(r);
+                    transient = Some(flags & RESET_TRANSIENT != 0 || passes(r));
                 }
                 MptcpOption::FastClose { receiver_key } if self.version.explains_resets() => {
                     fastclose |= Some(receiver_key) == self.local.map(|k| k.key);
@@ -137,6 +165,9 @@ impl Core {
             _ => "reset by peer",
         };
         self.bury(i, reason, error);
+        if let Some(death) = &mut self.subflows[i].death {
+            death.transient = transient;
+        }
         let aborting = self.closing.fastclose.is_some_and(|(id, ..)| {
             // RFC 8684 §3.5: the RST answers our MP_FASTCLOSE.
             id == self.subflows[i].id
@@ -212,7 +243,8 @@ impl Core {
                 MptcpOption::MpPrio { backup, address_id } if self.is_mptcp() => {
                     self.on_prio(cx, i, backup, address_id);
                 }
-                MptcpOption::MpFail { dsn } => self.on_mp_fail(cx, i, dsn),
+                MptcpOption::MpFail { .. } => self.on_mp_fail(cx, i),
+                MptcpOption::Window { heard, edge } => self.on_window_option(cx, i, heard, edge),
                 MptcpOption::FastClose { receiver_key }
                     if Some(receiver_key) == self.local.map(|k| k.key) && self.is_mptcp() =>
                 {
@@ -265,7 +297,7 @@ impl Core {
             self.confirm(cx, i);
         }
         if let Some(ack) = dss.data_ack {
-            self.on_data_ack(cx, i, ack);
+            self.on_data_ack(cx, i, ack, packet.window);
         }
         let mapping = match self.version.read_mapping(dss, self.checksum) {
             Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
@@ -287,7 +319,33 @@ impl Core {
             cx.counters.inc(Counter::DSSNoMatchTCP);
             return;
         }
+        if self.is_shifted(i, packet, &mapping, dss.data_fin) {
+            cx.counters.inc(Counter::DSSNoMatchTCP);
+            return self.options_vanished(cx, i);
+        }
         self.declare(cx, i, &mapping, dss.data_fin);
+    }
+
+    /// Something has put bytes into the subflow: this segment's mapping begins at bytes that
+    /// came without one before, and ends before the segment does. Or it has taken some out:
+    /// the mapping begins inside the segment, and ends behind it. No sender maps like that,
+    /// and a box that splits segments does one or the other.
+    fn is_shifted(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
+        let s = &self.subflows[i];
+        let first = packet.seq.diff(s.tcp.irs());
+        let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
+        let start = mapping.ssn.cast_signed();
+        let end = start.wrapping_add(i32::from(mapping.len) - i32::from(fin));
+        let (early, late) = (
+            start.wrapping_sub(first),
+            end.wrapping_sub(first.wrapping_add(payload)),
+        );
+        let grown = early < 0
+            && late < 0
+            && s.rx.held_bytes() > 0
+            && !s.rx.front_is_mapped()
+            && s.rx_position(mapping.ssn) == Some(s.rx.pos());
+        grown || (early > 0 && late > 0)
     }
 
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
@@ -344,6 +402,9 @@ impl Core {
         let position = self.subflows[i].rx_position(mapping.ssn);
         let (Some(off), Some(pos)) = (offset, position) else {
             cx.counters.inc(Counter::NoDSSInWindow);
+            if offset.is_none() {
+                self.on_foreign_mapping(cx, i, position);
+            }
             return;
         };
         let dsn = self.rcv_space.dsn(off).0;
@@ -365,7 +426,7 @@ impl Core {
         }
     }
 
-    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck) {
+    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck, window: u16) {
         let end = self.send.nxt() + u64::from(self.closing.fin().is_some());
         let Some(ack) = self.snd_space.offset(ack.value, ack.wide, self.send.una()) else {
             return;
@@ -375,9 +436,12 @@ impl Core {
             return;
         }
         self.subflows[i].confirmed = true;
-        // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left.
-        let window = u64::from(self.subflows[i].tcp.snd_wnd());
-        self.snd_edge = self.snd_edge.max(ack + window);
+        if !self.window.peer_speaks() {
+            // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window
+            // of this segment: TCP keeps another if this one came late or was sent again.
+            let window = u64::from(self.subflows[i].tcp.scaled_window(window));
+            self.snd_edge = self.snd_edge.max(ack + window);
+        }
         if self.mode == Mode::Tcp {
             // Only subflow acknowledgments count after an infinite mapping.
             return;
@@ -402,6 +466,9 @@ impl Core {
             return self.deliver_plain(cx, i);
         }
         loop {
+            if self.subflows[i].rx.has_gap() && self.on_gap(cx, i) {
+                return;
+            }
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
                     self.was_multipath |= !self.subflows[i].initial;

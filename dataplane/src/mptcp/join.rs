@@ -41,7 +41,7 @@ impl Core {
         if self.remote_denies_join && self.addresses.is_initial(remote) {
             return Err(OpenError::InitialAddressDenied);
         }
-        if self.addresses.has_failed(remote) {
+        if self.addresses.has_failed(remote) || self.addresses.is_barred(path.tuple) {
             return Err(OpenError::FailedBefore);
         }
         let template = template(&path)?;
@@ -91,6 +91,14 @@ impl Core {
                 _ => Counter::MPJoinRejected,
             });
             return Err(reject);
+        }
+        if cx.config.deny_join_initial
+            && self.version.has_flag_c()
+            && self.addresses.is_initial_local(path.tuple.local)
+        {
+            // The peer was told so by flag C.
+            cx.counters.inc(Counter::MPJoinRejected);
+            return Err(JoinReject::Prohibited);
         }
         let Ok(template) = template(&path) else {
             return Err(JoinReject::Malformed);
@@ -254,6 +262,7 @@ impl Core {
             return;
         }
         let token = self.id;
+        self.subflowless_since = None;
         let s = &mut self.subflows[i];
         s.phase = Phase::Established;
         s.was_established = true;

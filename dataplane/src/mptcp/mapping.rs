@@ -134,6 +134,14 @@ impl RxMappings {
         self.queue.front().is_some_and(|m| m.pos <= self.pos)
     }
 
+    /// Whether bytes at hand have no mapping, and what stands behind them has one.
+    pub(crate) fn has_gap(&self) -> bool {
+        self.queue
+            .iter()
+            .find(|m| m.end() > self.pos)
+            .is_some_and(|m| m.pos > self.pos && self.held.len() as u64 > m.pos - self.pos)
+    }
+
     /// Takes a mapping.
     pub(crate) fn declare(&mut self, new: Mapping) -> Declared {
         if new.end() <= self.pos {

@@ -33,6 +33,7 @@
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
 //! | `output`, `segmentation`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
+//! | `window_option` | the connection-level window in an option of its own |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
@@ -74,6 +75,7 @@ mod state;
 mod subflow;
 mod timers;
 mod version;
+mod window_option;
 
 #[cfg(test)]
 mod tests;

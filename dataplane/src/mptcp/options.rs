@@ -71,6 +71,8 @@ pub(crate) struct AckOptions<'a> {
     pub(crate) dss: Option<MptcpOption>,
     /// SACK blocks.
     pub(crate) sack: &'a [SackBlock],
+    /// The window option.
+    pub(crate) window: Option<MptcpOption>,
 }
 
 /// A laid-out [`AckOptions`].
@@ -82,6 +84,8 @@ pub(crate) struct AckLayout {
     pub(crate) signal_fits: bool,
     /// The DSS is in it, if there was one.
     pub(crate) dss_fits: bool,
+    /// The window option is in it.
+    pub(crate) window_fits: bool,
 }
 
 impl AckOptions<'_> {
@@ -104,10 +108,12 @@ impl AckOptions<'_> {
         // Without room it waits for the next ACK: a DATA_ACK is cumulative.
         let dss_fits = self.dss.is_none_or(|dss| out.mptcp(&dss).is_ok());
         out.sack(self.sack);
+        let window_fits = self.window.is_some_and(|w| out.mptcp(&w).is_ok());
         AckLayout {
             options: out,
             signal_fits: fits,
             dss_fits,
+            window_fits,
         }
     }
 }
@@ -160,6 +166,7 @@ mod tests {
             signal: Some(add_addr(None)),
             dss: Some(dss(Some(5), None, false)),
             sack: &blocks,
+            window: None,
         };
         let out = ack.build();
         assert!(out.signal_fits && !out.dss_fits);

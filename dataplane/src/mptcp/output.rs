@@ -524,7 +524,7 @@ impl Core {
             // Until the peer has fallen back, too, it needs them to free its buffer.
             Mode::Tcp => self.fallback == Some(Counter::DssFallback),
         };
-        (speaks && self.send_data_acks).then(|| self.reassembly.ack())
+        (speaks && self.send_data_acks && !self.mute).then(|| self.reassembly.ack())
     }
 
     /// Whether data at `ssn` goes out with MP_CAPABLE instead of a DSS (RFC 8684 §3.1): the
@@ -545,6 +545,9 @@ impl Core {
         i: usize,
         map: MapRef,
     ) -> (Option<MptcpOption>, Option<u64>) {
+        if self.mute {
+            return (None, None);
+        }
         let ack = self.data_ack();
         let wire_ack = ack.map(|a| self.rcv_space.dsn(a).0);
         if map == MapRef::default() {

@@ -96,6 +96,7 @@ impl Reassembly {
         }
         if end > limit {
             counters.inc(Counter::NoDSSInWindow);
+            counters.add(Counter::BeyondWindowBytes, end - limit.max(off));
             if off >= limit {
                 return false;
             }

@@ -12,13 +12,10 @@ use crate::counters::Counter;
 use crate::io::Tx;
 use crate::offload::header::TcpHeaderOut;
 use crate::tcp::{Control, State};
-use crate::wire::mptcp::{DssMapping, MptcpOption};
+use crate::wire::mptcp::{DssMapping, MptcpOption, RESET_TRANSIENT, reset_reason};
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
 
-/// Signals beyond the first on one subflow per turn: RFC 8684 §3 asks for no more than two
-/// duplicate ACKs in a row.
-const SIGNALS_PER_TURN: usize = 2;
 /// Until so much was received, every ACK carries a DATA_ACK; then it may give way to SACK
 /// blocks when it says nothing new.
 const DATA_ACK_ALWAYS_BYTES: u64 = 256 << 10;
@@ -70,7 +67,7 @@ impl Core {
     fn has_controls(&self, cx: &Cx<'_>, i: usize, acks: bool) -> bool {
         let s = &self.subflows[i];
         let due = s.tcp.next_deadline().is_some_and(|at| at <= cx.now);
-        let empty = s.signals.is_empty() && !s.data_fin_due && !s.probe_due;
+        let empty = !s.may_signal(cx.now) && !s.data_fin_due && !s.probe_due;
         let acks = acks || s.third_ack_due;
         due || s.closing || s.rst_unsent || (acks && (s.tcp.is_ack_due(cx.now) || !empty))
     }
@@ -86,7 +83,6 @@ impl Core {
             return false;
         }
         let port = self.subflows[i].path.port;
-        let mut signals_left = SIGNALS_PER_TURN;
         let mut spare = None;
         loop {
             if sink.room(port) == 0 {
@@ -139,12 +135,10 @@ impl Core {
                         self.send_empty(cx, sink, i, frame, una - 1, Flags::ACK, None)
                     } else if let Some(fin) = self.take_data_fin_mapping(i) {
                         self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, Some(fin))
-                    } else if self.subflows[i].signals.is_empty() {
+                    } else if self.owes_keys(i) || !self.subflows[i].may_signal(cx.now) {
+                        // Signals wait for the keys, and for their turn.
                         return false;
-                    } else if signals_left == 0 {
-                        return true;
                     } else {
-                        signals_left -= 1;
                         let signal = self.next_signal(cx, i);
                         self.send_empty(cx, sink, i, frame, nxt, Flags::ACK, signal)
                     }
@@ -223,18 +217,34 @@ impl Core {
             let _ = options.mptcp(&MptcpOption::MpFail { dsn });
         }
         if let Some(reason) = s.reset_reason.filter(|_| explains) {
-            let _ = options.mptcp(&MptcpOption::TcpRst { flags: 0, reason });
+            // RFC 8684 §3.6: what may pass is worth another try.
+            let passes = matches!(
+                reason,
+                reset_reason::LACK_OF_RESOURCES
+                    | reset_reason::TOO_MUCH_DATA
+                    | reset_reason::BAD_PERFORMANCE
+            );
+            let flags = if passes { RESET_TRANSIENT } else { 0 };
+            let _ = options.mptcp(&MptcpOption::TcpRst { flags, reason });
             cx.counters.inc(Counter::MPRstTx);
         }
         let mut flags = Flags::RST;
+        let mut window = 0;
         if ack.is_some() {
             flags |= Flags::ACK;
+            // Nobody reads it but boxes on the way, which drop what takes a window back.
+            let fields = s.tcp.header(cx.now);
+            window = if Some(fields.ack) == ack {
+                fields.window
+            } else {
+                0
+            };
         }
         let header = TcpHeaderOut {
             seq,
             ack: ack.unwrap_or_default(),
             flags,
-            window: 0,
+            window,
             urgent: 0,
             ecn: 0,
         };
@@ -285,8 +295,14 @@ impl Core {
         if self.owes_keys(i) {
             return self.capable_ack(cx.config, None);
         }
-        self.next_fail(i)
-            .or_else(|| self.subflows[i].signals.pop_front())
+        self.next_fail(i).or_else(|| {
+            let s = &mut self.subflows[i];
+            if s.may_signal(cx.now) {
+                s.signals.pop_front()
+            } else {
+                None
+            }
+        })
     }
 
     /// A segment without payload.
@@ -308,11 +324,20 @@ impl Core {
             // Before that the peer expects its handshake, not a DSS.
             self.subflows[i].phase == Phase::Established
         });
+        let window = self
+            .window_option()
+            .filter(|_| self.subflows[i].phase == Phase::Established);
+        // The latest edge, also in place of one that has waited.
+        let is_window = matches!(signal, Some(MptcpOption::Window { .. }));
+        let signal = signal
+            .filter(|_| !is_window)
+            .or(window.filter(|_| is_window).map(|w| w.0));
         let plentiful = self.reassembly.nxt() > DATA_ACK_ALWAYS_BYTES;
         let s = &mut self.subflows[i];
         let fields = s.tcp.header(cx.now);
         let sack = s.tcp.sack_blocks(3);
         let is_dss = matches!(signal, Some(MptcpOption::Dss(_)));
+        let signalled = signal.is_some() && !is_dss;
         // A DATA_ACK that says nothing new gives way to SACK blocks.
         let stale_ack = ack == Some(s.data_ack_sent) && plentiful && !sack.is_empty();
         let dss = ack
@@ -323,6 +348,7 @@ impl Core {
             signal,
             dss,
             sack: &sack,
+            window: window.filter(|_| !is_window).map(|(option, _)| option),
         }
         .build();
         debug_assert!(layout.signal_fits, "a signal does not fit into an ACK");
@@ -346,6 +372,12 @@ impl Core {
             s.tcp.ack_sent(cx.now);
             s.third_ack_due = false;
             s.totals.acks_sent += 1;
+            if signalled {
+                s.signal_sent(cx.now);
+            }
+            if let Some((_, edge)) = window.filter(|_| layout.window_fits || is_window) {
+                self.window_option_sent(cx, edge);
+            }
         }
         tx
     }

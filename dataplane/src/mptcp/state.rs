@@ -18,6 +18,7 @@ use super::schedulers::Scheduler;
 use super::sendqueue::SendQueue;
 use super::subflow::{Death, Subflow};
 use super::version::Version;
+use super::window_option::WindowOption;
 use crate::counters::Counter;
 use crate::time::{Duration, Instant};
 use crate::wire::types::FourTuple;
@@ -88,13 +89,17 @@ pub(crate) struct Core {
     // --- receive side ---
     pub(crate) reassembly: Reassembly,
     pub(crate) rx: RecvStream,
+    pub(crate) window: WindowOption,
     /// The application has not seen the newest bytes.
     pub(crate) rx_news: bool,
 
     pub(crate) closing: Closing,
     pub(crate) fast_open: FastOpen,
     created_at: Instant,
+    /// Since when no subflow works; attempts to open one do not count.
     pub(crate) subflowless_since: Option<Instant>,
+    /// No MPTCP option is sent any more, because what carries one does not arrive.
+    pub(crate) mute: bool,
     pub(crate) subflowless_timeout: Duration,
     pub(crate) established: bool,
     pub(crate) established_news: bool,
@@ -149,11 +154,13 @@ impl Core {
             opportunistic: 0,
             reassembly: Reassembly::default(),
             rx: RecvStream::default(),
+            window: WindowOption::new(cx.config.window_option),
             rx_news: false,
             closing: Closing::default(),
             fast_open: FastOpen::default(),
             created_at: cx.now,
             subflowless_since: None,
+            mute: false,
             subflowless_timeout: cx.config.subflowless_timeout,
             established: false,
             established_news: false,
@@ -179,7 +186,7 @@ impl Core {
     pub(crate) fn add_subflow(&mut self, cx: &mut Cx<'_>, subflow: Subflow) -> usize {
         let change = FlowChange::Add(subflow.tuple(), subflow.id);
         cx.actions.flows.push(change);
-        self.subflowless_since = None;
+        // A join that is under way does not stop the clock: the peer may refuse for ever.
         self.subflows.push(subflow);
         self.subflows.len() - 1
     }
@@ -236,11 +243,20 @@ impl Core {
         });
     }
 
+    /// Frames that received data pins, wherever it waits.
+    fn frames_held(&self) -> usize {
+        let waiting = |s: &Subflow| s.rx.held_frames() + s.tcp.out_of_order_frames();
+        let subflows: usize = self.subflows.iter().map(waiting).sum();
+        self.rx.pinned_frames() + self.reassembly.frames() + subflows
+    }
+
+    fn frames_left(&self, cx: &Cx<'_>) -> u64 {
+        u64::from(cx.config.recv_buffer_frames).saturating_sub(self.frames_held() as u64)
+    }
+
     /// The window at connection level: room for in-order bytes, in bytes and frames.
     fn free_space(&self, cx: &Cx<'_>) -> u64 {
-        let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
-        let frames = self.rx.pinned_frames() + self.reassembly.frames() + held;
-        let frames_left = u64::from(cx.config.recv_buffer_frames).saturating_sub(frames as u64);
+        let frames_left = self.frames_left(cx);
         let bytes_left =
             u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
         // Anything shorter than the copybreak does not keep its frame.
@@ -250,12 +266,32 @@ impl Core {
     /// Tells every subflow how much may come.
     pub(crate) fn offer_window(&mut self, cx: &mut Cx<'_>) {
         let free = self.free_space(cx);
+        self.offer_window_option(cx, free);
+        if self.windows_are_per_subflow() {
+            return self.offer_subflow_windows(cx, free);
+        }
         // A subflow's edge never moves left, so what was offered on one subflow before
-        // data arrived on another is still offered: accept up to twice the buffer, then
-        // drop without DATA_ACK.
-        self.reassembly
-            .offer(free + u64::from(cx.config.recv_buffer_bytes));
+        // data arrived on another is still offered: accept up to twice the buffer beyond
+        // what was read, then drop without DATA_ACK.
+        let limit = 2 * u64::from(cx.config.recv_buffer_bytes);
+        let slack = limit.saturating_sub(self.rx.len() as u64);
+        self.reassembly.offer(free.max(slack));
         let window = u32::try_from(free).unwrap_or(u32::MAX);
+        for s in &mut self.subflows {
+            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
+            s.tcp.set_receive_window(window.saturating_sub(held));
+        }
+    }
+
+    /// The peer knows the connection's window from the option: each subflow's own says what
+    /// that subflow may have on its way, and nothing beyond the connection's is expected.
+    fn offer_subflow_windows(&mut self, cx: &Cx<'_>, free: u64) {
+        self.reassembly.offer(free);
+        let frames_left = self.frames_left(cx);
+        let window = frames_left
+            .saturating_mul(512)
+            .min(u64::from(cx.config.recv_buffer_bytes));
+        let window = u32::try_from(window).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
             let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
             s.tcp.set_receive_window(window.saturating_sub(held));
@@ -275,6 +311,7 @@ impl Core {
             s.death = Some(Death {
                 error,
                 reset_reason: reason,
+                transient: None,
             });
         }
         self.salvage(i);
@@ -372,11 +409,22 @@ impl Core {
             self.addresses
                 .join_failed(s.tuple().remote, s.death.and_then(|d| d.reset_reason));
         }
+        if s.death.is_some_and(|d| d.transient == Some(false)) {
+            self.addresses.path_barred(s.tuple());
+        }
         if !self.subflows.is_empty() {
+            // Attempts that never come about do not keep the connection alive.
+            let works = self.subflows.iter().any(|s| s.was_established);
+            if !works && self.fully_established && self.is_mptcp() {
+                self.subflowless_since.get_or_insert(cx.now);
+            }
             return;
         }
         if self.closing.is_finished(&self.reassembly) {
-            return self.finish(CloseReason::Finished);
+            // The network has done its part; the application may still be reading.
+            let limit = cx.now + cx.config.close_timeout;
+            self.closing.deadline.get_or_insert(limit);
+            return self.finish_when_read();
         }
         // Nobody can join before both sides are known to have both keys.
         if self.mode == Mode::Tcp || !self.fully_established {
@@ -388,7 +436,7 @@ impl Core {
                 _ => CloseReason::PeerAbort,
             });
         }
-        self.subflowless_since = Some(cx.now);
+        self.subflowless_since.get_or_insert(cx.now);
     }
 
     pub(crate) fn state_name(&self) -> String {
@@ -423,7 +471,6 @@ impl Core {
         for s in &self.subflows {
             totals.merge(&s.totals);
         }
-        let held: usize = self.subflows.iter().map(|s| s.rx.held_frames()).sum();
         ConnInfo {
             token: self.id,
             remote_token: self.remote.map(|k| k.token.0),
@@ -441,7 +488,7 @@ impl Core {
             recv_queue_bytes: self.rx.len() as u64,
             out_of_order_bytes: self.reassembly.bytes() as u64,
             send_queue_frames: self.send.frames() as u64,
-            recv_queue_frames: (self.rx.pinned_frames() + self.reassembly.frames() + held) as u64,
+            recv_queue_frames: self.frames_held() as u64,
             age_ms: u64::try_from((now - self.created_at).as_millis()).unwrap_or(u64::MAX),
             totals,
             subflows,

@@ -11,7 +11,7 @@ use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::sendqueue::{Chunk, SendQueue};
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{MapRef, State, Tcp};
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::ethernet::EthernetAddress;
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::tcp::SeqNumber;
@@ -74,6 +74,21 @@ pub(crate) struct Burst {
 /// is counted by who tried.
 const SIGNALS_MAX: usize = 16;
 
+/// Duplicate ACKs in a row that only carry signals (RFC 8684 §3: no more than two, lest they
+/// look like loss).
+const SIGNALS_IN_A_ROW: u8 = 2;
+/// Pause after them, if nothing else leaves or arrives; more where a round trip is longer.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(10);
+
+/// Keeps signals from looking like duplicate ACKs of lost data (row 2).
+#[derive(Copy, Clone, Default, Debug)]
+pub(crate) struct SignalPace {
+    /// SND.NXT and RCV.NXT of the last one: an ACK with other numbers is no duplicate.
+    point: (SeqNumber, SeqNumber),
+    row: u8,
+    until: Option<Instant>,
+}
+
 /// A subflow whose address the peer withdrew (RFC 8684 §3.4.2). What was on its way proves
 /// nothing, so only what arrives in the second half counts, after a second probe.
 #[derive(Copy, Clone, Debug)]
@@ -93,6 +108,8 @@ pub(crate) struct Death {
     pub(crate) error: &'static str,
     /// MP_TCPRST reason, sent or received.
     pub(crate) reset_reason: Option<u8>,
+    /// The peer's MP_TCPRST said that the condition passes (flag T), or that it does not.
+    pub(crate) transient: Option<bool>,
 }
 
 /// A subflow of a connection.
@@ -130,6 +147,8 @@ pub(crate) struct Subflow {
     pub(crate) dss_room: usize,
     /// A DATA_ACK arrived on this subflow.
     pub(crate) confirmed: bool,
+    /// Times that bytes between two mappings had none.
+    pub(crate) gaps: u8,
     /// End of what TCP was acknowledged for, as a stream offset.
     pub(crate) acked_to: u64,
     /// Segments in a row without any MPTCP option that acknowledged data or left bytes
@@ -145,6 +164,9 @@ pub(crate) struct Subflow {
     pub(crate) data_ack_sent: u64,
     /// Signals to send.
     pub(crate) signals: VecDeque<MptcpOption>,
+    pace: SignalPace,
+    /// Closed in order here: until when the peer may take to do the same. Data prolongs it.
+    pub(crate) fin_wait: Option<Instant>,
     /// Send an empty DSS with the DATA_FIN.
     pub(crate) data_fin_due: bool,
     /// This side asked for backup use.
@@ -210,6 +232,7 @@ impl Subflow {
             given_to: 0,
             dss_room: DSS_BYTES,
             confirmed: false,
+            gaps: 0,
             acked_to: 0,
             bare: 0,
             fail: None,
@@ -217,6 +240,8 @@ impl Subflow {
             dss_seen: false,
             data_ack_sent: 0,
             signals: VecDeque::new(),
+            pace: SignalPace::default(),
+            fin_wait: None,
             data_fin_due: false,
             backup_local,
             backup_remote: false,
@@ -383,6 +408,40 @@ impl Subflow {
             .sum()
     }
 
+    fn signal_point(&self) -> (SeqNumber, SeqNumber) {
+        (self.tcp.snd_nxt(), self.tcp.rcv_nxt())
+    }
+
+    /// A signal may leave: there is one, and it is not the third duplicate in a row.
+    pub(crate) fn may_signal(&self, now: Instant) -> bool {
+        !self.signals.is_empty() && self.signal_due().is_none_or(|at| at <= now)
+    }
+
+    /// When a signal that waits for its turn may leave.
+    pub(crate) fn signal_due(&self) -> Option<Instant> {
+        let waits = !self.signals.is_empty()
+            && self.pace.row >= SIGNALS_IN_A_ROW
+            && self.pace.point == self.signal_point();
+        self.pace.until.filter(|_| waits)
+    }
+
+    /// A pure ACK with a signal left.
+    pub(crate) fn signal_sent(&mut self, now: Instant) {
+        let point = self.signal_point();
+        let fresh = self.pace.point != point || self.pace.until.is_some_and(|at| at <= now);
+        let row = if fresh {
+            1
+        } else {
+            self.pace.row.saturating_add(1)
+        };
+        let pause = self.tcp.srtt().unwrap_or_default().max(SIGNAL_PAUSE);
+        self.pace = SignalPace {
+            point,
+            row,
+            until: Some(now + pause),
+        };
+    }
+
     /// Queues a signal. False if there are too many.
     pub(crate) fn signal(&mut self, option: MptcpOption) -> bool {
         if self.signals.contains(&option) {
@@ -412,6 +471,7 @@ impl Subflow {
             self.death = Some(Death {
                 error,
                 reset_reason: reason,
+                transient: None,
             });
         }
     }

@@ -14,6 +14,9 @@ use crate::wire::mptcp::reset_reason;
 
 /// Repetitions of a MP_JOIN ACK without an answer.
 const JOIN_ACK_MAX: u8 = 6;
+/// Timeouts in a row, before anything was DATA_ACKed, that mean that what carries options is
+/// dropped. Path MTU discovery has tried two smaller sizes by then.
+const OPTIONS_DROPPED_RTOS: u32 = 5;
 /// Longest wait between connection-level retransmissions.
 const DATA_RTO_MAX: Duration = Duration::from_secs(60);
 /// Connection-level retransmission before any round trip was measured (RFC 6298 §2.1).
@@ -35,6 +38,7 @@ impl Core {
             self.subflow_timer(cx, i);
         }
         self.send_announcements(cx);
+        self.repeat_withdrawals(cx);
         self.repeat_fastclose(cx);
         self.data_timer(cx);
         self.reset_pinning_subflow(cx);
@@ -85,6 +89,12 @@ impl Core {
                 }
             }
         }
+        if s.fin_wait.is_some_and(|at| at <= cx.now) {
+            cx.counters.inc(Counter::SubflowFinTimeout);
+            let reason = Some(reset_reason::UNSPECIFIED);
+            self.kill(i, reason, "not closed by peer");
+            return;
+        }
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
                 self.kill(
@@ -103,6 +113,9 @@ impl Core {
     /// A retransmission timeout: what is outstanding is sent on other subflows, too, and
     /// the second in a row makes the subflow stale.
     fn on_rto(&mut self, cx: &mut Cx<'_>, i: usize, consecutive: u32) {
+        if consecutive >= OPTIONS_DROPPED_RTOS && self.options_may_be_dropped(i) {
+            return self.fall_back_mute(cx, i, Counter::MPCapableDataFallback);
+        }
         self.reinject_outstanding(i);
         let another_works = self
             .subflows
@@ -267,8 +280,15 @@ impl Core {
         if self.mode == Mode::Tcp || head >= self.recover.min(self.sent_max) {
             return;
         }
+        // A box that merges segments, or strips every second one, may spoil the same bytes
+        // each time when as many are sent each time.
+        let most = if self.data_rto_backoff % 2 == 1 {
+            1
+        } else {
+            RESEND_BYTES
+        };
         let mut end = head;
-        while end < self.sent_max && end < head + RESEND_BYTES && !self.send.outstanding(end) {
+        while end < self.sent_max && end < head + most && !self.send.outstanding(end) {
             match self.send.chunk(end) {
                 Some(chunk) => end = chunk.end(),
                 None => break,
@@ -321,12 +341,7 @@ impl Core {
             return;
         }
         if self.closing.deadline.is_some_and(|at| at <= cx.now) {
-            let reason = if self.closing.closes_subflows(&self.reassembly) {
-                CloseReason::Finished
-            } else {
-                CloseReason::CloseTimeout
-            };
-            return self.finish(reason);
+            return self.close_deadline_passed(cx);
         }
         let gone = self
             .subflowless_since
@@ -353,6 +368,9 @@ impl Core {
                     tcp,
                     s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
+                    s.fin_wait,
+                    s.signal_due()
+                        .filter(|_| s.is_established() && !s.port_down),
                 ]
             });
         subflows

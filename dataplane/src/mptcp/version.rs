@@ -64,6 +64,11 @@ impl Version {
         matches!(self, Self::V1)
     }
 
+    /// Subtype 0xf is for private use (RFC 8684 §7.2).
+    pub(crate) const fn has_private_subtype(self) -> bool {
+        matches!(self, Self::V1)
+    }
+
     /// MP_PRIO may name an address instead of the subflow it arrives on (RFC 6824 §3.3.8).
     pub(crate) const fn prio_names_addresses(self) -> bool {
         matches!(self, Self::V0)

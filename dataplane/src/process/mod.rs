@@ -223,6 +223,8 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,
         subflowless_timeout: Duration::from_millis(m.subflowless_timeout_ms),
+        window_option: m.window_option,
+        deny_join_initial: m.deny_join_id0,
         ..MptcpConfig::default()
     };
     mptcp.tcp.congestion = m.congestion;

@@ -198,11 +198,16 @@ impl Tcp {
         self.timers.handshake_attempt
     }
 
-    /// The SYN's data was taken: it may be answered before the handshake is complete
+    /// The SYN's data was taken and may be answered although the handshake is not complete
     /// (RFC 7413 §4.2.2).
     #[must_use]
     pub fn may_answer_early(&self) -> bool {
-        self.state == State::SynReceived && self.rcv_start != self.irs + 1 && !self.wanted.syn
+        self.early_answers && self.state == State::SynReceived && !self.wanted.syn
+    }
+
+    /// From now on.
+    pub fn allow_early_answers(&mut self) {
+        self.early_answers = self.rcv_start != self.irs + 1;
     }
 
     /// New data may be put into the stream now.

@@ -177,6 +177,8 @@ pub struct Tcp {
     snd_start: SeqNumber,
     /// Bytes that left with the SYN.
     syn_data_out: u32,
+    /// Data may leave before our SYN is acknowledged.
+    early_answers: bool,
     snd_una: SeqNumber,
     snd_nxt: SeqNumber,
     snd_wnd: u32,
@@ -277,6 +279,7 @@ impl Tcp {
             iss,
             snd_start: iss + 1,
             syn_data_out: 0,
+            early_answers: false,
             snd_una: iss,
             snd_nxt: iss + 1,
             snd_wnd: 0,
@@ -371,6 +374,12 @@ impl Tcp {
     #[must_use]
     pub fn snd_wnd(&self) -> u32 {
         self.snd_wnd
+    }
+
+    /// The window field of a segment of the peer (not a SYN) in bytes.
+    #[must_use]
+    pub fn scaled_window(&self, field: u16) -> u32 {
+        u32::from(field) << self.snd_shift
     }
 
     /// The right edge advertised so far.
@@ -522,6 +531,17 @@ impl Tcp {
         if self.state.may_receive() && self.window.update_is_worthwhile(self.rcv_nxt) {
             self.delayed_ack.demand();
         }
+    }
+
+    /// Frames that data beyond a gap pins.
+    #[must_use]
+    pub fn out_of_order_frames(&self) -> usize {
+        self.reassembly.frames()
+    }
+
+    /// Copies data beyond a gap, so that its frames go home. Returns how many.
+    pub fn release_frames(&mut self) -> u64 {
+        self.reassembly.release_frames()
     }
 
     /// An ACK should leave now.

@@ -64,6 +64,8 @@ pub(super) struct Reassembly {
     runs: VecDeque<Run>,
     pieces: usize,
     pieces_max: usize,
+    /// Frames that they pin.
+    frames: usize,
     queued_bytes: u32,
     /// Most recent first (RFC 2018 §4).
     blocks: [SackBlock; BLOCKS_MAX],
@@ -80,6 +82,7 @@ impl Reassembly {
             runs: VecDeque::new(),
             pieces: 0,
             pieces_max,
+            frames: 0,
             queued_bytes: 0,
             blocks: [SackBlock::default(); BLOCKS_MAX],
             blocks_len: 0,
@@ -100,6 +103,21 @@ impl Reassembly {
 
     pub(super) fn queued_bytes(&self) -> u32 {
         self.queued_bytes
+    }
+
+    /// Frames that out-of-order data pins.
+    pub(super) fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// Copies what is out of order, so that its frames go home. Returns how many.
+    pub(super) fn release_frames(&mut self) -> u64 {
+        if self.frames > 0 {
+            for run in &mut self.runs {
+                run.chain.copy_out();
+            }
+        }
+        core::mem::take(&mut self.frames) as u64
     }
 
     /// Takes payload at `seq`, already trimmed to the window's right edge.
@@ -205,6 +223,7 @@ impl Reassembly {
     fn pop_run(&mut self) -> Run {
         let run = self.runs.pop_front().expect("checked by the caller");
         self.pieces -= run.chain.iter().len();
+        self.frames -= run.chain.pinned_frames();
         self.queued_bytes -= chain_len(&run.chain);
         run
     }
@@ -256,7 +275,7 @@ impl Reassembly {
 
     /// Puts a run that overlaps nothing in front of position `at`.
     fn insert(&mut self, at: &mut usize, seq: SeqNumber, chain: Chain, out: &mut Received) -> bool {
-        let pieces = chain.iter().len();
+        let (pieces, frames) = (chain.iter().len(), chain.pinned_frames());
         if self.pieces + pieces > self.pieces_max {
             out.dropped = true;
             return false;
@@ -280,6 +299,7 @@ impl Reassembly {
             }
         }
         self.pieces += pieces;
+        self.frames += frames;
         self.queued_bytes += len;
         out.queued = true;
         true
@@ -362,6 +382,7 @@ impl Reassembly {
     pub(super) fn clear(&mut self) {
         self.runs.clear();
         self.pieces = 0;
+        self.frames = 0;
         self.queued_bytes = 0;
         self.blocks_len = 0;
         self.unreported = false;

@@ -13,6 +13,8 @@ use crate::wire::tcp::SeqNumber;
 #[derive(Clone, Debug)]
 pub(super) struct ReceiveWindow {
     shift: u8,
+    /// What a SYN or SYN/ACK has offered; its repetitions offer no less.
+    syn: u16,
     /// Free space the owner grants beyond RCV.NXT.
     space: u32,
     committed: SeqNumber,
@@ -27,6 +29,7 @@ impl ReceiveWindow {
     pub(super) fn new(limit: u32, mss: u32) -> Self {
         Self {
             shift: 0,
+            syn: 0,
             space: limit,
             committed: SeqNumber::default(),
             advertised: SeqNumber::default(),
@@ -38,7 +41,7 @@ impl ReceiveWindow {
 
     /// The handshake told us where the peer's numbers begin.
     pub(super) fn start(&mut self, rcv_nxt: SeqNumber) {
-        self.committed = rcv_nxt + self.space;
+        self.committed = rcv_nxt + self.space.max(u32::from(self.syn));
         self.advertised = rcv_nxt;
     }
 
@@ -80,9 +83,12 @@ impl ReceiveWindow {
         (field, rcv_nxt + (u32::from(field) << self.shift))
     }
 
-    /// The field of a SYN or SYN/ACK (RFC 7323 §2.2: not scaled).
-    pub(super) fn syn_field(&self) -> u16 {
-        u16::try_from(self.space).unwrap_or(u16::MAX)
+    /// The field of a SYN or SYN/ACK (RFC 7323 §2.2: not scaled). The space may shrink
+    /// between two of them, or before the answer: a join of a connection whose reader is slow.
+    pub(super) fn syn_field(&mut self) -> u16 {
+        let space = u16::try_from(self.space).unwrap_or(u16::MAX);
+        self.syn = self.syn.max(space);
+        self.syn
     }
 
     /// A segment with this edge left.
@@ -109,8 +115,61 @@ impl ReceiveWindow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const BASE: SeqNumber = SeqNumber(u32::MAX - 1000);
+
+    /// Row 63: from SYN to established and back, free space does what it likes.
+    #[test]
+    fn a_syn_repeated_with_less_space_offers_no_less() {
+        let mut window = ReceiveWindow::new(1 << 20, 1000);
+        window.set_space(BASE, 40_000);
+        assert_eq!(window.syn_field(), 40_000);
+        window.set_space(BASE, 3_000);
+        assert_eq!(window.syn_field(), 40_000);
+        window.start(BASE);
+        window.set_shift(4);
+        let edge = BASE + u32::from(window.syn_field());
+        window.advertise(edge);
+        assert_eq!(window.keep_until(), edge, "what the SYN promised is taken");
+        assert_eq!(advertise(&mut window, BASE), 2_500);
+    }
+
+    proptest! {
+        /// Row 63: whatever free space, arrivals, scale and losses of our own segments do,
+        /// no segment that leaves shows an edge left of one that left before, the edge is
+        /// within a unit of what was justified or was promised before, and what is kept
+        /// beyond what was ever justified is bounded.
+        #[test]
+        fn no_sequence_of_events_moves_the_edge_left(
+            shift in 0u8..=14,
+            steps in proptest::collection::vec((0u32..1 << 20, 0u32..70_000, any::<bool>()), 1..200),
+        ) {
+            let mut window = window(shift, 1 << 20);
+            let mut rcv_nxt = BASE;
+            let mut right = BASE;
+            let mut justified = BASE + (1 << 20);
+            for (space, arrives, leaves) in steps {
+                // The peer keeps to what it was told, and we to what we keep.
+                let room = (window.keep_until().later(rcv_nxt) - rcv_nxt).min(right.later(rcv_nxt) - rcv_nxt);
+                rcv_nxt += arrives.min(room);
+                window.set_space(rcv_nxt, space);
+                if space > 0 {
+                    justified = justified.later(rcv_nxt + space);
+                }
+                if leaves {
+                    let (field, edge) = window.field(rcv_nxt);
+                    prop_assert_eq!(edge, rcv_nxt + (u32::from(field) << shift));
+                    prop_assert!(edge >= right, "moved left by {}", right - edge);
+                    let unit = 1 << shift;
+                    prop_assert!(edge <= right + unit || edge <= rcv_nxt + space);
+                    right = edge;
+                    window.advertise(edge);
+                }
+                prop_assert!(window.keep_until() <= justified + window.slack);
+            }
+        }
+    }
 
     fn window(shift: u8, space: u32) -> ReceiveWindow {
         let mut window = ReceiveWindow::new(1 << 20, 1000);

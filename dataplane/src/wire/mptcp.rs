@@ -39,6 +39,8 @@ pub mod subtype {
     pub const MP_FASTCLOSE: u8 = 0x7;
     /// Why a subflow was reset.
     pub const MP_TCPRST: u8 = 0x8;
+    /// For private use.
+    pub const PRIVATE: u8 = 0xf;
 }
 
 /// The flags of MP_CAPABLE (RFC 8684 §3.1).
@@ -277,6 +279,13 @@ pub enum MptcpOption {
         /// See [`reset_reason`].
         reason: u8,
     },
+    /// The window of the connection, between peers of this implementation (private use).
+    Window {
+        /// H: the receiver's own such option has arrived.
+        heard: bool,
+        /// The low 32 bits of the first data sequence number that is not taken.
+        edge: u32,
+    },
     /// A subtype that RFC 8684 does not define.
     Unknown {
         /// The subtype.
@@ -309,6 +318,7 @@ impl MptcpOption {
             Self::MpFail { .. } => subtype::MP_FAIL,
             Self::FastClose { .. } => subtype::MP_FASTCLOSE,
             Self::TcpRst { .. } => subtype::MP_TCPRST,
+            Self::Window { .. } => subtype::PRIVATE,
             Self::Unknown { subtype, .. } | Self::Malformed { subtype, .. } => *subtype,
         }
     }

@@ -12,6 +12,8 @@ use std::ops::Range;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 
+use super::boxes::tcp;
+use super::windows::RightEdges;
 use crate::buf::{Chain, Frame, FramePool, Piece};
 use crate::checksum::{Sum, copy_and_sum, sum};
 use crate::counters::{Counter, Counters};
@@ -326,6 +328,8 @@ pub(super) struct Net {
     rng: StdRng,
     line_free: HashMap<(usize, usize), Instant>,
     pub(super) passed: u64,
+    /// Every packet that any test makes either host send passes here.
+    edges: RightEdges,
 }
 
 pub(super) fn address(host: usize, path: usize, v6: bool, port: u16) -> SocketAddr {
@@ -357,6 +361,7 @@ impl Net {
             rng,
             line_free: HashMap::new(),
             passed: 0,
+            edges: RightEdges::default(),
         }
     }
 
@@ -524,6 +529,7 @@ impl Net {
 
     /// Takes a packet off a ring.
     fn send(&mut self, from: usize, path: usize, mut bytes: Vec<u8>) {
+        self.edges.observe(&tcp(&bytes));
         if self.blackhole[path] {
             return;
         }

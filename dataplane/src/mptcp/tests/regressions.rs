@@ -208,10 +208,11 @@ fn data_before_the_keys_is_bounded_by_the_window() {
     let s = &h.conn.as_ref().unwrap().core.subflows;
     let s = s.first().unwrap();
     let got = s.tcp.rcv_nxt() - s.tcp.irs();
+    // A client that nobody understands falls back in the end; what waits is bounded.
+    let delivered = h.info(net.now).bytes_delivered;
     assert!(
-        got < 9_000_000,
-        "TCP took {got} bytes, delivered {}; phase {:?}; free frames {}",
-        h.info(net.now).bytes_delivered,
+        u64::from(got) < delivered + 9_000_000,
+        "TCP took {got} bytes, delivered {delivered}; phase {:?}; free frames {}",
         s.phase,
         h.sink.pool.available()
     );

@@ -54,6 +54,8 @@ fn run(seed: u64) {
     }
     for host in [CLIENT, SERVER] {
         let config = &mut net.hosts[host].config;
+        // Both, neither, one.
+        config.window_option = seed % 3 < if host == CLIENT { 2 } else { 1 };
         config.scheduler = scheduler(seed);
         config.checksum = if rng.random_bool(0.4) {
             ChecksumPolicy::Always

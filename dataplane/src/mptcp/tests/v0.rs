@@ -545,7 +545,11 @@ fn an_unheard_fastclose_ends_in_a_bare_reset() {
     let log = log.borrow();
     let fastclose = |s: &&Seen| s.raw.iter().any(|o| o[2] >> 4 == 7);
     let sent: Vec<_> = log.iter().filter(fastclose).collect();
-    assert!(sent.len() >= 4 && sent.iter().all(|s| !s.flags.contains(Flags::RST)));
+    assert!(
+        sent.len() >= 4 && sent.iter().all(|s| !s.flags.contains(Flags::RST)),
+        "{} sent",
+        sent.len()
+    );
     let reset = log.iter().find(|s| s.flags.contains(Flags::RST)).unwrap();
     assert!(reset.raw.is_empty());
 }

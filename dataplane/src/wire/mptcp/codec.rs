@@ -17,6 +17,10 @@ mod dss_flag {
 
 /// The B flag of MP_JOIN and MP_PRIO.
 const BACKUP: u8 = 0x01;
+/// Tells our private option from those of others: "W".
+const WINDOW_MARK: u8 = 0x57;
+/// Its H flag.
+const HEARD: u8 = 0x01;
 /// The E flag of ADD_ADDR.
 const ECHO: u8 = 0x01;
 /// IPVer of an ADD_ADDR of version 0 (RFC 6824 §3.4.1). Its lengths 8 and 10, or 20 and 22, are
@@ -64,6 +68,10 @@ impl MptcpOption {
                 flags: low,
                 reason: option[3],
             }),
+            subtype::PRIVATE if len == 8 && option[3] == WINDOW_MARK => Some(Self::Window {
+                heard: low & HEARD != 0,
+                edge: u32_at(option, 4),
+            }),
             _ => Some(Self::Unknown { subtype, len }),
         };
         parsed.unwrap_or(Self::Malformed { subtype, len })
@@ -100,6 +108,7 @@ impl MptcpOption {
             Self::RemoveAddr { ids } => 3 + ids.as_bytes().len(),
             Self::MpPrio { address_id, .. } => 3 + usize::from(address_id.is_some()),
             Self::TcpRst { .. } => 4,
+            Self::Window { .. } => 8,
             Self::Unknown { .. } | Self::Malformed { .. } => 0,
         }
     }
@@ -221,6 +230,11 @@ impl MptcpOption {
             Self::TcpRst { flags, reason } => {
                 out[2] |= flags & 0x0f;
                 out[3] = *reason;
+            }
+            Self::Window { heard, edge } => {
+                out[2] |= u8::from(*heard) * HEARD;
+                out[3] = WINDOW_MARK;
+                put(out, 4, &edge.to_be_bytes());
             }
             Self::Unknown { .. } | Self::Malformed { .. } => {}
         }

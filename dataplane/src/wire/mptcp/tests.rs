@@ -76,6 +76,38 @@ fn mp_capable_fields_without_those_before_them_are_not_written() {
     assert_eq!(MptcpOption::parse(&out[..4]), capable(0, None, None));
 }
 
+/// Private use: length 8 and the mark make it ours, everything else stays unknown.
+#[test]
+fn the_window_option_has_one_form() {
+    for (heard, third) in [(false, 0xf0), (true, 0xf1)] {
+        let option = MptcpOption::Window {
+            heard,
+            edge: 0x8123_4567,
+        };
+        same(option, &[30, 8, third, 0x57, 0x81, 0x23, 0x45, 0x67]);
+    }
+    // Flags that nobody has defined do not matter.
+    assert_eq!(
+        MptcpOption::parse(&[30, 8, 0xfe, 0x57, 0, 0, 0, 1]),
+        MptcpOption::Window {
+            heard: false,
+            edge: 1
+        }
+    );
+    for foreign in [
+        &[30, 8, 0xf0, 0x58, 0, 0, 0, 1][..],
+        &[30, 7, 0xf0, 0x57, 0, 0, 0],
+        &[30, 12, 0xf0, 0x57, 0, 0, 0, 1, 0, 0, 0, 0],
+        &[30, 4, 0xf0, 0x57],
+        &[30, 3, 0xf0],
+    ] {
+        let unknown = MptcpOption::parse(foreign);
+        let len = u8::try_from(foreign.len()).unwrap();
+        assert_eq!(unknown, MptcpOption::Unknown { subtype: 0xf, len });
+        assert_eq!(unknown.encoded_len(), 0);
+    }
+}
+
 /// RFC 8684 §3.2, figures 5, 6 and 7.
 #[test]
 fn mp_join_has_three_forms() {

@@ -369,6 +369,20 @@ impl<A: Application> Engine<A> {
         Ok(())
     }
 
+    /// The application of this connection has something new to say or wants to read on:
+    /// the next [`run`](Self::run) asks it. False when there is no such connection.
+    pub fn wake(&mut self, now: Instant, token: u32) -> bool {
+        let Some(&index) = self.tokens.get(&token) else {
+            return false;
+        };
+        let Some(slot) = self.slots[index as usize].as_mut() else {
+            return false;
+        };
+        slot.conn.wake_reader(&mut cx!(self, now));
+        self.touched(now, index);
+        true
+    }
+
     /// A port lost or regained its carrier.
     pub fn on_carrier(&mut self, now: Instant, port: PortId, up: bool) {
         for index in 0..self.slots.len() {
@@ -484,6 +498,16 @@ impl<A: Application> Engine<A> {
             .take(limit)
             .map(|slot| (slot.name.clone(), slot.conn.info(now)))
             .collect()
+    }
+
+    /// Applications that left bytes unread want to go on reading.
+    pub fn wake_readers(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            if let Some(slot) = self.slots[index].as_mut() {
+                slot.conn.wake_reader(&mut cx!(self, now));
+                self.touched(now, u32::try_from(index).unwrap_or(u32::MAX));
+            }
+        }
     }
 
     /// The connection with this own token.

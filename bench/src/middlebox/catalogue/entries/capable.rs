@@ -64,6 +64,7 @@ pub(super) static ENTRIES: &[Entry] = &[
             (Placement::First, M.or(F)),
             (Placement::Both, M.or(F).or(R)),
         ],
+        may_idle: true, // A client with data sends no bare third ACK.
         linux: "F",
         ..HARMLESS_ENTRY
     },
@@ -77,6 +78,7 @@ pub(super) static ENTRIES: &[Entry] = &[
                 Way::ToServer,
             ))]
         })],
+        may_idle: true, // A client with data sends no bare third ACK.
         linux: "M",
         ..HARMLESS_ENTRY
     },
@@ -204,7 +206,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         ],
         allowed: &[
             (Placement::One, F.or(R).or(E)),
-            (Placement::First, R),
+            (Placement::First, F.or(R)),
             (Placement::Both, F.or(R).or(E)),
         ],
         linux: "F",
@@ -361,7 +363,7 @@ pub(super) static ENTRIES: &[Entry] = &[
             (Placement::One, F),
             (Placement::First, F.or(R)),
             (Placement::Joined, M.or(R)),
-            (Placement::Both, F.or(R)),
+            (Placement::Both, F.or(R).or(E)),
         ],
         linux: "X: no progress; joined path: R",
         ..HARMLESS_ENTRY

@@ -1,0 +1,95 @@
+//! The swarm: random networks, loads and faults, by seed.
+//!
+//! A fixed set of seeds, then others for a time. `BRAID_SEED=n` runs one seed, prints what it
+//! was and writes its packets; `BRAID_SWARM_FIRST=n` sets the first of the others (default:
+//! the clock), `BRAID_SWARM_SEEDS=n` their number and `BRAID_SWARM_SECONDS=n` the time.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use braid_bench::swarm::run;
+use braid_bench::swarm::soak::{Plan, Summary, cores, seed_of_clock, soak};
+use braid_bench::swarm::{EACH_WAY, FAULTS_MIN};
+
+/// Seeds that every run includes.
+const FIXED: u64 = 400;
+
+/// Time for the others unless told otherwise.
+const SECONDS: u64 = 20;
+
+fn variable<T: FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value} is no number")),
+    )
+}
+
+fn directory() -> PathBuf {
+    std::env::temp_dir().join("braid-swarm")
+}
+
+fn seeds(first: u64, seeds: Option<u64>, time: Duration) -> Summary {
+    let summary = soak(&Plan {
+        first,
+        seeds,
+        time,
+        threads: cores(),
+        directory: directory(),
+        progress: Some(Duration::from_secs(10)),
+    });
+    println!("first seed {first}: {summary}");
+    assert!(
+        summary.failures.is_empty(),
+        "replay with BRAID_SEED=<seed>; traces are in {}\n{:#?}",
+        directory().display(),
+        summary.failures
+    );
+    summary
+}
+
+#[test]
+fn random_networks_loads_and_faults() {
+    if let Some(seed) = variable("BRAID_SEED") {
+        std::fs::create_dir_all(directory()).expect("a directory for traces");
+        let (report, text) = run::replay(seed, &directory());
+        println!("{text}");
+        assert_eq!(report.failure, None, "seed {seed}");
+        return;
+    }
+    let summary = seeds(0, Some(FIXED), Duration::MAX);
+    assert_eq!(summary.seeds, FIXED);
+    // What a middlebox ended moved less; most moved more.
+    assert!(summary.ended * 10 < FIXED, "{} ended early", summary.ended);
+    assert!(
+        summary.boxed > FIXED / 4,
+        "{} with middleboxes",
+        summary.boxed
+    );
+    assert!(summary.bytes >= (FIXED - summary.ended) * EACH_WAY);
+    assert!(summary.faults >= (FIXED - summary.ended) * u64::from(FAULTS_MIN));
+
+    let number = variable("BRAID_SWARM_SEEDS");
+    let time = match (variable("BRAID_SWARM_SECONDS"), number) {
+        (Some(seconds), _) => Duration::from_secs(seconds),
+        (None, Some(_)) => Duration::MAX,
+        (None, None) => Duration::from_secs(SECONDS),
+    };
+    let first = variable("BRAID_SWARM_FIRST").unwrap_or_else(seed_of_clock);
+    seeds(first, number, time);
+}
+
+/// What makes a failing seed worth anything.
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in 0..12 {
+        let (a, b) = (run::run(seed), run::run(seed));
+        assert_eq!(
+            (a.hash, a.events, a.simulated),
+            (b.hash, b.events, b.simulated)
+        );
+        assert_ne!(a.hash, run::run(seed + 1000).hash);
+    }
+}
