@@ -16,6 +16,8 @@ use crate::testbed::{Result, Role, Testbed};
 
 /// How long a system call may wait before somebody looks whether all is over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a server looks for its client.
+const ACCEPT_EVERY: Duration = Duration::from_millis(2);
 
 /// What a kernel socket got.
 #[derive(Clone, Default, Debug)]
@@ -128,9 +130,17 @@ fn open(listener: Option<&Socket>, task: &Task) -> io::Result<Socket> {
     let left = task.deadline.saturating_duration_since(Instant::now());
     let socket = match listener {
         Some(listener) => {
-            // accept(2) obeys the receive timeout.
-            listener.set_read_timeout(Some(left.max(LOOK_EVERY)))?;
-            listener.accept()?.0
+            // accept(2) on an MPTCP socket knows no timeout.
+            listener.set_nonblocking(true)?;
+            loop {
+                match listener.accept() {
+                    Ok((socket, _)) => break socket,
+                    Err(e) if timed_out(&e) && Instant::now() < task.deadline => {
+                        std::thread::sleep(ACCEPT_EVERY);
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
         }
         None => connect(&Target {
             to: task.address,
