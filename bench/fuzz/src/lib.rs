@@ -5,7 +5,9 @@
 //! Bodies are deterministic: no clock, no randomness, no state that outlives a run.
 
 pub mod bytes;
+pub mod config;
 pub mod connection;
+pub mod control;
 pub mod subflow;
 pub mod wire;
 
@@ -35,6 +37,16 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "connection",
         run: connection::run,
+        max_len: 400,
+    },
+    Target {
+        name: "control",
+        run: control::run,
+        max_len: 400,
+    },
+    Target {
+        name: "config",
+        run: config::run,
         max_len: 400,
     },
 ];
