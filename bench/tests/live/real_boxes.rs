@@ -27,7 +27,8 @@ fn routed(rules: &str) -> Result<Testbed> {
     let route = format!("{OUTSIDE}/32");
     testbed.run(Role::Hop, &["ip", "route", "add", &route, "dev", "hp1"])?;
     let file = testbed.directory().join("rules.nft");
-    std::fs::write(&file, rules)?;
+    // nft wants every statement and every block to end its line.
+    std::fs::write(&file, rules.replace('}', "\n}\n"))?;
     testbed.run(Role::Hop, &["nft", "-f", &file.to_string_lossy()])?;
     Ok(testbed)
 }
@@ -115,7 +116,7 @@ fn a_syn_proxy_means_tcp() -> Result<()> {
 fn a_nat_keeps_mptcp() -> Result<()> {
     let rules = format!(
         "table ip box {{ chain postrouting {{ type nat hook postrouting priority srcnat;
-            oifname \"hb1\" snat to {OUTSIDE}:20000-30000 }} }}"
+            oifname \"hb1\" meta l4proto tcp snat to {OUTSIDE}:20000-30000 }} }}"
     );
     if let Some(transport) = echoed("real boxes: NAT", &rules, &[])? {
         assert!(
