@@ -14,12 +14,16 @@ pub const PROGRAMS: &[&str] = &["braidd", "braid", "braid-dataplane", "braid-ben
 const NFT_RULES: &str = "table ip probe {
     ct helper ftp { type \"ftp\" protocol tcp; }
     chain prerouting { type filter hook prerouting priority filter;
-        tcp dport 21 ct helper set \"ftp\" }
+        tcp dport 21 ct helper set \"ftp\"
+    }
     chain forward { type filter hook forward priority mangle;
         reset tcp option 30
         tcp flags syn tcp option maxseg size set 600
-        ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm }
-    chain postrouting { type nat hook postrouting priority srcnat; masquerade } }";
+        ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+    }
+    chain postrouting { type nat hook postrouting priority srcnat; masquerade
+    }
+}";
 
 /// Something that may be missing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
