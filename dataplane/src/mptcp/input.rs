@@ -25,6 +25,11 @@ pub(crate) const STALE_RTOS: u32 = 2;
 /// FIN-WAIT-2 as long (tcp_fin_timeout).
 pub(crate) const FIN_WAIT: Duration = Duration::from_secs(60);
 
+/// How long bytes wait for a mapping once everything in front of them is delivered (RFC 8684
+/// §3.3.1: a short while). A mapping that was lost comes with the next retransmission; a box
+/// that made a line longer never sends one, and its reader waits for the rest of the line.
+const UNMAPPED_WAIT: Duration = Duration::from_secs(1);
+
 /// Reasons that say nothing about the path being bad for ever. The default reason goes with
 /// every RST of some stacks (Linux among them), flag T unset: held to the letter it would end
 /// the use of a path for an address that comes back.
@@ -487,6 +492,12 @@ impl Core {
                 Step::Wait => break,
             }
         }
+        let s = &mut self.subflows[i];
+        let waits = s.rx.held_bytes() > 0 && !s.rx.front_is_mapped();
+        s.unmapped = waits.then(|| match s.unmapped {
+            Some((pos, until)) if pos == s.rx.pos() => (pos, until),
+            _ => (s.rx.pos(), cx.now + UNMAPPED_WAIT),
+        });
         // RFC 8684 §3.3.1: a receive window without a mapping ends the subflow.
         let s = &self.subflows[i];
         let limit = usize::try_from(cx.config.recv_buffer_bytes / 2).unwrap_or(usize::MAX);

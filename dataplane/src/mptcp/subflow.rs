@@ -167,6 +167,8 @@ pub(crate) struct Subflow {
     pace: SignalPace,
     /// Closed in order here: until when the peer may take to do the same. Data prolongs it.
     pub(crate) fin_wait: Option<Instant>,
+    /// Bytes at hand have no mapping: from which position, until when one may come.
+    pub(crate) unmapped: Option<(u64, Instant)>,
     /// Send an empty DSS with the DATA_FIN.
     pub(crate) data_fin_due: bool,
     /// This side asked for backup use.
@@ -242,6 +244,7 @@ impl Subflow {
             signals: VecDeque::new(),
             pace: SignalPace::default(),
             fin_wait: None,
+            unmapped: None,
             data_fin_due: false,
             backup_local,
             backup_remote: false,

@@ -98,6 +98,14 @@ impl Core {
             self.kill(i, reason, "not closed by peer");
             return;
         }
+        if s.unmapped.is_some_and(|(_, at)| at <= cx.now) {
+            s.unmapped = None;
+            self.options_vanished(cx, i);
+            // MP_FAIL has to travel on something.
+            self.subflows[i].tcp.ack_now();
+            return;
+        }
+        let s = &mut self.subflows[i];
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
                 self.kill(
@@ -406,6 +414,7 @@ impl Core {
                     s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
                     s.join_ack.map(|(at, _)| at),
                     s.fin_wait,
+                    s.unmapped.map(|(_, at)| at),
                     s.signal_due()
                         .filter(|_| s.is_established() && !s.port_down),
                 ]
