@@ -147,9 +147,12 @@ impl Rule for Pep {
     fn on_timer(&mut self, now: Instant, exit: &mut Exit<'_>) {
         for flow in self.flows.values_mut() {
             for toward in [Toward::Client, Toward::Server] {
+                // An old acknowledgment would make the segment unacceptable (RFC 5961 §5.2).
+                let acked = flow[toward.back().index()].next;
                 let direction = &mut flow[toward.index()];
                 if direction.repeat_at.is_some_and(|at| at <= now) {
-                    for s in direction.cached.iter().take(REPEAT_MAX) {
+                    for s in direction.cached.iter_mut().take(REPEAT_MAX) {
+                        s.ack = acked.unwrap_or(s.ack).later(s.ack);
                         exit.count("repeated");
                         exit.send(toward, s);
                     }

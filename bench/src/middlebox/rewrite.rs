@@ -170,8 +170,13 @@ impl Change {
 }
 
 impl Stream {
-    fn forth(&self, seq: SeqNumber) -> SeqNumber {
-        self.change.as_ref().map_or(seq, |c| c.forth(seq))
+    fn forth(&self, s: &Segment) -> SeqNumber {
+        let change = self.change.as_ref();
+        change.map_or(s.seq, |c| match s.payload.is_empty() {
+            // What has no payload stands behind what was inserted.
+            true if s.seq == c.at => c.at + c.inserted_len(),
+            _ => c.forth(s.seq),
+        })
     }
 
     fn back(&self, ack: SeqNumber) -> SeqNumber {
@@ -268,13 +273,13 @@ impl Rule for Gateway {
                 exit.send(toward.back(), &reply);
             }
         }
+        // The start of a segment that begins inside the change moves with it.
+        let seq = streams[ours].forth(&s);
         if let Some(change) = &streams[ours].change
             && change.apply(&mut s)
         {
             exit.count("segments changed");
         }
-        // The start of a segment that begins inside the change moves with it.
-        let seq = streams[ours].forth(s.seq);
         if seq != s.seq {
             exit.count("renumbered");
         }

@@ -77,23 +77,31 @@ impl Boxes {
     }
 }
 
-/// Puts the boxes of a random entry, or of `only` that one, where it may stand.
+/// A random entry, or `only` that one, or none.
+pub(super) fn draw(rng: &mut StdRng, only: Option<&str>) -> Option<&'static Entry> {
+    if let Some(id) = only {
+        return entry(id);
+    }
+    let entries = catalogue();
+    rng.random_bool(SHARE)
+        .then(|| &entries[rng.random_range(0..entries.len())])
+}
+
+/// Whether a box of this entry may end subflows.
+pub(super) fn is_deadly(entry: &Entry) -> bool {
+    let deadly = |o: &Outcomes| o.contains(Outcomes::RESET) || o.contains(Outcomes::ERROR);
+    entry.allowed.iter().any(|(_, o)| deadly(o))
+}
+
+/// Puts the boxes of an entry where it may stand.
 pub(super) fn place(
     sim: &mut Sim,
     rng: &mut StdRng,
     story: &mut Vec<String>,
     paths: usize,
     first: usize,
-    only: Option<&str>,
+    entry: &'static Entry,
 ) -> Option<Boxes> {
-    let entry = if let Some(id) = only {
-        entry(id)?
-    } else if rng.random_bool(SHARE) {
-        let entries = catalogue();
-        &entries[rng.random_range(0..entries.len())]
-    } else {
-        return None;
-    };
     let variants: Vec<_> = entry.variants.iter().filter(|v| v.simulated).collect();
     let fits = |p: &Placement| (*p == Placement::One) == (paths == 1);
     let placements: Vec<Placement> = entry.placements().filter(fits).collect();

@@ -8,7 +8,7 @@
 //! - at packet level, by an observer of every host: right edges, DATA_ACKs, bytes in flight
 //!   ([`Sim::violations`](crate::sim::Sim::violations));
 //! - something moves: [`STALL`] of virtual time without a byte is a failure;
-//! - afterwards all frames are free and no flow is left but those in TIME-WAIT.
+//! - afterwards all frames are free, and no flow is left once TIME-WAIT is over.
 //!
 //! | module | one idea |
 //! |---|---|

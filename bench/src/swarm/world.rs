@@ -146,8 +146,15 @@ pub fn build(seed: u64, only: Option<&str>) -> World {
 
     let hosts = one(&mut rng, &[2, 2, 2, 3, 4]);
     let (mut joins, mut checksum) = (false, false);
+    let entry = boxes::draw(&mut rng, only);
     for host in 0..hosts {
-        let config = host_config(&mut rng);
+        let mut config = host_config(&mut rng);
+        if entry.is_some_and(boxes::is_deadly) {
+            // Who only waits for data would not notice that the peer is gone.
+            config.mptcp.tcp.keepalive = Some(Duration::from_secs(20));
+            config.mptcp.tcp.keepalive_interval = Duration::from_secs(10);
+            config.mptcp.tcp.keepalive_probes = 4;
+        }
         joins |= host == CLIENT && config.join;
         checksum |= host <= SERVER && config.mptcp.checksum == ChecksumPolicy::Always;
         story.push(format!("host{host}: {}", describe(&config)));
@@ -174,7 +181,7 @@ pub fn build(seed: u64, only: Option<&str>) -> World {
     }
 
     let first = rng.random_range(0..paths);
-    let boxes = boxes::place(&mut sim, &mut rng, &mut story, paths, first, only);
+    let boxes = entry.and_then(|e| boxes::place(&mut sim, &mut rng, &mut story, paths, first, e));
     let down = EACH_WAY + rng.random_range(0..EACH_WAY / 4);
     // What a box changed on the way up would come back changed.
     let alters = boxes.as_ref().is_some_and(Boxes::alters);

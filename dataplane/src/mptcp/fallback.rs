@@ -296,8 +296,16 @@ impl Core {
     /// subflow they are the stream's next bytes, and true is returned. Elsewhere they will
     /// be dropped and come again, or the subflow is given up.
     pub(crate) fn on_gap(&mut self, cx: &mut Cx<'_>, i: usize) -> bool {
-        if self.may_fall_back(i) && self.subflows[i].rx.pos() == self.reassembly.nxt() {
+        let s = &self.subflows[i];
+        let next = s.rx.pos() == self.reassembly.nxt();
+        if next && self.may_fall_back(i) {
             self.options_vanished(cx, i);
+            return true;
+        }
+        // A join whose fate is open decides: what is dropped now could never be made good
+        // on the only subflow.
+        let room = u64::from(cx.config.recv_buffer_bytes / 2);
+        if next && self.may_follow(i) && s.rx.held_bytes() as u64 <= room {
             return true;
         }
         let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();

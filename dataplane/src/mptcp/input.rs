@@ -207,6 +207,7 @@ impl Core {
         self.data_rto = None;
         self.data_rto_backoff = 0;
         self.unheard = None;
+        self.repairer = None;
         self.arm_data_rto(cx.now);
         self.refill_hole();
     }

@@ -148,7 +148,10 @@ impl Core {
     pub(crate) fn send_reinjections<S: TxSink>(&mut self, cx: &mut Cx<'_>, sink: &mut S) -> bool {
         let mut full = false;
         while !self.reinject.is_empty() && self.mode == Mode::Mptcp && !self.is_over() {
-            let may = |s: &Subflow| self.reinject.peek(s.id).is_some();
+            // Not where a repair was swallowed before, if it can be helped.
+            let reliable = |s: &Subflow| s.is_usable() && !s.impaired() && !s.swallows;
+            let choosy = self.subflows.iter().any(reliable);
+            let may = |s: &Subflow| self.reinject.peek(s.id).is_some() && !(choosy && s.swallows);
             let candidates = self.candidates(cx, sink, may);
             let Some(Candidate {
                 index: i, budget, ..
@@ -198,6 +201,9 @@ impl Core {
             }
             cx.counters.inc(Counter::MPTCPRetrans);
             self.reinject.sent(range.start..end);
+            if range.start <= self.send.una() {
+                self.repairer = Some(self.subflows[i].id);
+            }
             self.record_again(cx, i, range.start, len, map);
             self.subflows[i].totals.bytes_reinjected += u64::from(len);
         }

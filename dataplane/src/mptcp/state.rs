@@ -84,6 +84,8 @@ pub(crate) struct Core {
     /// What TCP has delivered, or a DATA_FIN, is not DATA_ACKed: since when, and how many
     /// timeouts in a row found it so.
     pub(crate) unheard: Option<(Instant, u32)>,
+    /// Which subflow was last given the head of the stream to repair.
+    pub(crate) repairer: Option<SubflowId>,
     /// Holes up to here are resent without waiting for another timeout.
     pub(crate) recover: u64,
     /// Head-of-line data below this was already sent on a second subflow.
@@ -154,6 +156,7 @@ impl Core {
             data_rto: None,
             data_rto_backoff: 0,
             unheard: None,
+            repairer: None,
             recover: 0,
             opportunistic: 0,
             reassembly: Reassembly::default(),

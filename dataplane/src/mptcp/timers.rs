@@ -23,6 +23,8 @@ const DATA_RTO_MAX: Duration = Duration::from_secs(60);
 const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
 /// DATA_FINs sent to a server that has not shown any DSS before TCP's FIN is tried.
 const UNCONFIRMED_FINS_MAX: u32 = 4;
+/// The same once fallen back: only bytes without options arrive, it seems.
+const MUTE_RTOS: u32 = 3;
 /// Connection-level timeouts in a row after which the only subflow falls back, when it has
 /// delivered everything and the connection acknowledges nothing. The peer was asked before.
 const UNHEARD_MAX: u32 = 3;
@@ -126,6 +128,10 @@ impl Core {
     fn on_rto(&mut self, cx: &mut Cx<'_>, i: usize, consecutive: u32) {
         if consecutive >= OPTIONS_DROPPED_RTOS && self.options_may_be_dropped(i) {
             return self.fall_back_mute(cx, i, Counter::MPCapableDataFallback);
+        }
+        if consecutive >= MUTE_RTOS && self.fallback.is_some() {
+            self.mute = true;
+            self.infinite_map_due = false;
         }
         self.reinject_outstanding(i);
         let another_works = self
@@ -274,6 +280,9 @@ impl Core {
             } else if head < self.sent_max && self.sole_carrier().is_some() {
                 self.probe_window(cx);
             } else {
+                if let Some(i) = self.repairer.take().and_then(|id| self.index_of(id)) {
+                    self.subflows[i].swallows = true;
+                }
                 self.refill_hole();
                 if self.snd_edge <= head {
                     self.probe_window(cx);
