@@ -176,6 +176,8 @@ counters! {
     SubflowFinTimeout,
     /// Connection closed because its last subflow was gone for too long.
     SubflowlessTimeout,
+    /// Connection closed because no DATA_ACK came for what TCP had delivered.
+    DataAckTimeout,
     // --- TCP, per subflow (kernel TcpExt names where they exist) ---
     /// Active opens.
     ActiveOpens,

@@ -165,14 +165,14 @@ fn dust_unread(arena: &mut Arena) {
     assert_eq!(arena.attacked()[0].recv_queue_bytes, u64::from(PACKETS));
 }
 
-/// A byte per packet that no mapping covers, with DATA_ACKs that keep MPTCP alive.
+/// Ten bytes per packet that no mapping covers, with DATA_ACKs that keep MPTCP alive.
 fn dust_unmapped(arena: &mut Arena) {
     let mut foe = arena.open();
-    for _ in 0..PACKETS {
+    for _ in 0..2 * PACKETS {
         let mut data = foe.segment(arena);
         data.options = vec![foe.data_ack(0)];
-        data.payload = vec![7];
-        foe.seq += 1;
+        data.payload = vec![7; 10];
+        foe.seq += 10;
         arena.send(&data);
     }
 }
@@ -238,6 +238,18 @@ fn blind_resets(arena: &mut Arena) {
         let reset = arena.forged(flags, seq, ack);
         arena.send(&reset);
     }
+}
+
+/// RSTs and SYNs inside the window but not at its edge: what a guess can at best be.
+fn resets_in_window(arena: &mut Arena) {
+    let foe = arena.open();
+    for n in 0..PACKETS {
+        let mut segment = foe.segment(arena);
+        segment.flags = if n % 2 == 0 { RST } else { SYN };
+        segment.seq = foe.seq + 1 + n;
+        arena.send(&segment);
+    }
+    assert_eq!(arena.attacked()[0].subflows.len(), 1, "it lives");
 }
 
 /// SYNs from the side at the honest connection.
@@ -449,10 +461,10 @@ pub const ATTACKS: &[Attack] = &[
         run: dust_unread,
     },
     Attack {
-        name: "one byte a segment, not mapped",
+        name: "ten bytes a segment, not mapped",
         bound: "as above; half of `recv_buffer_bytes`",
         frames_max: 8,
-        heap_kib_max: 256,
+        heap_kib_max: 1024,
         counters: &[],
         run: dust_unmapped,
     },
@@ -490,11 +502,23 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "blind RSTs",
-        bound: "RFC 5961 §3; 10 answers a second",
+        bound: "RFC 5961 §3: dropped outside the window",
         frames_max: 8,
         heap_kib_max: 64,
-        counters: &[],
+        counters: &[Counter::TCPOutOfWindow],
         run: blind_resets,
+    },
+    Attack {
+        name: "RSTs and SYNs in the window",
+        bound: "RFC 5961 §3 and §4: `ACKS_MAX` (10) challenges a second",
+        frames_max: 8,
+        heap_kib_max: 64,
+        counters: &[
+            Counter::TCPChallengeACK,
+            Counter::TCPSYNChallenge,
+            Counter::TCPACKSkippedChallenge,
+        ],
+        run: resets_in_window,
     },
     Attack {
         name: "blind SYNs",

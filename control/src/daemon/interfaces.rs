@@ -207,6 +207,14 @@ pub fn attach(
                     why = nic::mode_reason(*mode),
                     "attached"
                 );
+                if *mode == PortMode::Superframe
+                    && candidate.driver == "veth"
+                    && config.dataplane.cores.len() > 1
+                {
+                    warnings.push(format!(
+                        "{name} delivers everything to one worker: generic XDP sees all packets of a veth on queue 0; mode = \"native\" spreads them over queues, in frames of the MTU"
+                    ));
+                }
                 let xsks = xsks_fd(&program)?;
                 return Ok(Attached {
                     setup: InterfaceSetup {

@@ -119,6 +119,11 @@ pub enum AppSetup {
         /// Bytes before the stream is closed; `None`: until the peer closes.
         bytes: Option<u64>,
     },
+    /// Sends that pattern, and tells at the end whether the same came.
+    Exchange {
+        /// Bytes before the stream is closed.
+        bytes: u64,
+    },
 }
 
 /// A service: address, port and app.

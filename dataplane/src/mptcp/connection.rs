@@ -406,6 +406,12 @@ impl<A: Application> Connection<A> {
                 self.app.on_readable(&mut self.core.rx);
             }
             self.core.rx.clear();
+            if let Some(findings) = self.app.findings() {
+                cx.actions.events.push(Event::Checked {
+                    token: self.core.id,
+                    findings,
+                });
+            }
             self.app.on_closed(reason);
             cx.actions.events.push(Event::Closed {
                 token: self.core.id,

@@ -82,8 +82,8 @@ mod window_option;
 mod tests;
 
 pub use api::{
-    Actions, Application, CloseReason, Cx, FlowChange, JoinReject, OpenError, Progress, SendState,
-    SubflowId, SubflowPath, TxSink,
+    Actions, Application, CloseReason, Cx, Findings, FlowChange, JoinReject, OpenError, Progress,
+    SendState, SubflowId, SubflowPath, TxSink,
 };
 pub(crate) use config::write_socket;
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};

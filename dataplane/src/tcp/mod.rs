@@ -616,7 +616,11 @@ impl Tcp {
     fn apply_segment_size(&mut self, lose: bool) {
         let mss = self.mss();
         self.congestion.set_mss(mss);
-        self.board.resegment(mss, lose);
+        if self.board.resegment(mss, lose) {
+            // Of an entry that was acknowledged in part, whole pieces may lie below SND.UNA now.
+            // Nobody keeps their data any more.
+            while self.board.pop_acked(self.snd_una).is_some() {}
+        }
     }
 
     /// The pipe (RFC 6675 §4). Without SACK each duplicate ACK stands for a segment that left.

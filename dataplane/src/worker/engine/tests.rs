@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::app::{App, Echo};
-use crate::buf::{Frame, FramePool};
+use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::io::{RxChecksum, Tx};
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::wire::ethernet::EthernetAddress;
@@ -143,6 +143,10 @@ impl Bench {
     }
 
     fn deliver(&mut self, frame: Frame) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
+        self.deliver_all([frame].into())
+    }
+
+    fn deliver_all(&mut self, frames: PacketFrames) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
         let mut wire = Wire {
             pool: &self.pool,
             sent: Vec::new(),
@@ -154,9 +158,7 @@ impl Bench {
             from: self.from,
         };
         let now = Instant::from_millis(2);
-        let handed = self
-            .engine
-            .on_packet(now, arrival, [frame].into(), &mut wire);
+        let handed = self.engine.on_packet(now, arrival, frames, &mut wire);
         self.engine.run(now, &mut wire);
         let answers = wire
             .sent
@@ -256,6 +258,30 @@ fn a_routed_flow_is_handed_over_until_it_is_released() {
     b.engine.on_route(&tuple, 1, false);
     let (answers, handed) = b.segment(SERVER, 1000, Flags::ACK, (100, 1), None);
     assert!(handed.is_none() && answers.len() == 1);
+}
+
+#[test]
+fn a_packet_of_several_frames_is_handed_over_whole() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    let tuple = FourTuple {
+        local: SERVER.parse().unwrap(),
+        remote: SocketAddr::from(([10, 0, 0, 9], 1000)),
+    };
+    b.engine.on_route(&tuple, 1, true);
+    b.payload = vec![7; 1000];
+    let mut head = b.frame(SERVER, 1000, Flags::ACK, (100, 1), None);
+    let whole = head.packet().to_vec();
+    let mut rest = b.pool.alloc().unwrap();
+    let cut = whole.len() - 700;
+    rest.buffer_mut().unwrap()[..700].copy_from_slice(&whole[cut..]);
+    rest.set_len(700);
+    head.set_len(cut);
+    let (_, handed) = b.deliver_all([head, rest].into_iter().collect());
+    let Some((1, HandOff::Packet { frames, .. })) = handed else {
+        panic!("{handed:?}");
+    };
+    let bytes: Vec<u8> = frames.iter().flat_map(|f| f.packet().to_vec()).collect();
+    assert_eq!(bytes, whole);
 }
 
 #[test]
