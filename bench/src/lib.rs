@@ -11,10 +11,12 @@
 //! | [`script`] | one engine and a scripted peer, packet by packet |
 //! | [`testbed`] | network namespaces, daemons and commands that end with their owner |
 //! | [`scenario`] | studies in the simulator: claims, tables, charts |
+//! | [`hostile`] | one engine under attack, and what it costs |
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;
 pub mod gauntlet;
+pub mod hostile;
 pub mod middlebox;
 pub mod peer;
 pub mod report;

@@ -5,6 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+/// Studies of hostile peers read it.
+#[global_allocator]
+static HEAP: braid_bench::hostile::heap::Counting = braid_bench::hostile::heap::Counting;
+
 /// braid's test bench.
 #[derive(Parser)]
 #[command(version, about)]

@@ -27,6 +27,8 @@ pub enum Command {
     Schedulers(Output),
     /// The shared window, in the header only or in an option
     Windows(Output),
+    /// Attacks on one engine: bounds, counters, packets absorbed
+    Hostile(Output),
     /// RFC 8684: requirement, test, result (run it in the root of the sources)
     Rfc8684(crate::script::checklist::Output),
 }
@@ -50,6 +52,7 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
         Command::Congestion(output) => output.emit(&coupled::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
         Command::Windows(output) => output.pin("windows.md", &windows::report()),
+        Command::Hostile(output) => output.pin("hostile.md", &crate::hostile::report()),
         Command::Rfc8684(output) => crate::script::checklist::report(&output),
     }
 }

@@ -9,38 +9,38 @@ use braid_dataplane::mptcp::{Application, CloseReason, RecvStream, SendState};
 
 /// What a script sets and sees.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(crate) struct State {
     /// Bytes to write in all.
-    pub(super) write: u64,
+    pub(crate) write: u64,
     /// Nothing follows them.
-    pub(super) finished: bool,
+    pub(crate) finished: bool,
     /// Bytes to read in all; `None`: whatever comes.
-    pub(super) read: Option<u64>,
+    pub(crate) read: Option<u64>,
     /// Bytes taken by the connection.
-    pub(super) sent: u64,
+    pub(crate) sent: u64,
     /// Bytes received that agree with the pattern.
-    pub(super) received: u64,
+    pub(crate) received: u64,
     /// Offset of the first byte that did not.
-    pub(super) wrong_at: Option<u64>,
+    pub(crate) wrong_at: Option<u64>,
     /// The peer finished its direction.
-    pub(super) eof: bool,
+    pub(crate) eof: bool,
     /// How it ended.
-    pub(super) closed: Option<CloseReason>,
+    pub(crate) closed: Option<CloseReason>,
 }
 
 /// A handle that outlives the connection.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shared(Arc<Mutex<State>>);
+pub(crate) struct Shared(Arc<Mutex<State>>);
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// See the module documentation.
 #[derive(Debug)]
-pub(super) struct ScriptApp(pub(super) Shared);
+pub(crate) struct ScriptApp(pub(crate) Shared);
 
 impl Application for ScriptApp {
     fn on_readable(&mut self, rx: &mut RecvStream) {

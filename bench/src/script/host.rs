@@ -13,7 +13,7 @@ use super::app::ScriptApp;
 
 /// Time starts here, so that subtracting a little from it stays positive.
 const EPOCH: Duration = Duration::from_secs(1);
-const FRAMES: u32 = 4096;
+pub(crate) const FRAMES: u32 = 4096;
 const FRAME_BYTES: u32 = 2048;
 const MTU: u32 = 1500;
 /// Packets per turn.
@@ -23,19 +23,19 @@ const TURNS_MAX: u32 = 10_000;
 
 /// A frame that left.
 #[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) at: Instant,
-    pub(super) nic: u16,
-    pub(super) frame: Vec<u8>,
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    pub(crate) nic: u16,
+    pub(crate) frame: Vec<u8>,
 }
 
 /// See the module documentation.
 #[derive(Debug)]
-pub(super) struct Host {
-    pub(super) engine: Engine<ScriptApp>,
-    pub(super) now: Instant,
+pub(crate) struct Host {
+    pub(crate) engine: Engine<ScriptApp>,
+    pub(crate) now: Instant,
     pool: FramePool,
-    pub(super) sent: VecDeque<Sent>,
+    pub(crate) sent: VecDeque<Sent>,
 }
 
 struct Sink<'a> {
@@ -74,7 +74,7 @@ impl TxSink for Sink<'_> {
 
 impl Host {
     /// The same `seed` gives the same keys, nonces and sequence numbers.
-    pub(super) fn new(config: EngineConfig, seed: u8) -> Self {
+    pub(crate) fn new(config: EngineConfig, seed: u8) -> Self {
         let now = Instant::default() + EPOCH;
         let pool = FramePool::heap(FRAMES, FRAME_BYTES);
         assert!(pool.adopt(), "a new pool is nobody's");
@@ -87,7 +87,7 @@ impl Host {
     }
 
     /// A frame arrives.
-    pub(super) fn receive(&mut self, nic: u16, bytes: &[u8]) -> Result<(), String> {
+    pub(crate) fn receive(&mut self, nic: u16, bytes: &[u8]) -> Result<(), String> {
         let mut frame = self.pool.alloc().ok_or("no frame is left")?;
         let room = frame.buffer_mut().ok_or("a fresh frame is in a ring")?;
         let fits = room.get_mut(..bytes.len());
@@ -113,7 +113,7 @@ impl Host {
     }
 
     /// Runs the engine until it rests.
-    pub(super) fn settle(&mut self) -> Result<(), String> {
+    pub(crate) fn settle(&mut self) -> Result<(), String> {
         for _ in 0..TURNS_MAX {
             let mut sink = Sink {
                 pool: &self.pool,
@@ -130,7 +130,7 @@ impl Host {
 
     /// The next timer, if it is due by `until`, fires. False when none is; then it is
     /// `until`.
-    pub(super) fn step(&mut self, until: Instant) -> Result<bool, String> {
+    pub(crate) fn step(&mut self, until: Instant) -> Result<bool, String> {
         match self.engine.next_deadline() {
             Some(at) if at <= until => {
                 self.now = self.now.max(at);
@@ -146,7 +146,7 @@ impl Host {
     }
 
     /// Frames that did not come home, once nothing is connected any more.
-    pub(super) fn frames_missing(&self) -> u32 {
+    pub(crate) fn frames_missing(&self) -> u32 {
         self.pool.frames() - self.pool.available()
     }
 }

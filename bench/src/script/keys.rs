@@ -7,13 +7,13 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
 /// First 32 bits of the hash of the key (§3.1).
-pub(super) fn token(key: u64) -> u32 {
+pub(crate) fn token(key: u64) -> u32 {
     let hash = Sha256::digest(key.to_be_bytes());
     u32::from_be_bytes(hash[..4].try_into().expect("4 bytes"))
 }
 
 /// Last 64 bits of the hash of the key (§3.1).
-pub(super) fn idsn(key: u64) -> u64 {
+pub(crate) fn idsn(key: u64) -> u64 {
     let hash = Sha256::digest(key.to_be_bytes());
     u64::from_be_bytes(hash[24..].try_into().expect("8 bytes"))
 }
@@ -27,13 +27,13 @@ fn mac(sender: u64, receiver: u64, message: &[u8]) -> [u8; 32] {
 }
 
 /// HMAC of a MP_JOIN (§3.2): 8 bytes of it on a SYN/ACK, 20 on the third ACK.
-pub(super) fn join(sender: u64, receiver: u64, nonces: (u32, u32)) -> [u8; 32] {
+pub(crate) fn join(sender: u64, receiver: u64, nonces: (u32, u32)) -> [u8; 32] {
     let message = [nonces.0.to_be_bytes(), nonces.1.to_be_bytes()].concat();
     mac(sender, receiver, &message)
 }
 
 /// Truncated HMAC of an ADD_ADDR (§3.4.1).
-pub(super) fn add_addr(sender: u64, receiver: u64, id: u8, address: IpAddr, port: u16) -> [u8; 8] {
+pub(crate) fn add_addr(sender: u64, receiver: u64, id: u8, address: IpAddr, port: u16) -> [u8; 8] {
     let mut message = vec![id];
     match address {
         IpAddr::V4(a) => message.extend(a.octets()),
@@ -45,7 +45,7 @@ pub(super) fn add_addr(sender: u64, receiver: u64, id: u8, address: IpAddr, port
 }
 
 /// Ones-complement checksum (RFC 1071), 16 bits at a time.
-pub(super) fn internet_checksum(parts: &[&[u8]]) -> u16 {
+pub(crate) fn internet_checksum(parts: &[&[u8]]) -> u16 {
     let bytes: Vec<u8> = parts.concat();
     let mut sum = 0u32;
     for pair in bytes.chunks(2) {
@@ -57,7 +57,7 @@ pub(super) fn internet_checksum(parts: &[&[u8]]) -> u16 {
 }
 
 /// DSS checksum (§3.3.1).
-pub(super) fn dss(dsn: u64, ssn: u32, len: u16, data: &[u8]) -> u16 {
+pub(crate) fn dss(dsn: u64, ssn: u32, len: u16, data: &[u8]) -> u16 {
     internet_checksum(&[
         &dsn.to_be_bytes(),
         &ssn.to_be_bytes(),

@@ -18,15 +18,15 @@
 //! | `run`, `calls` | commands to deeds: packets; everything else |
 //! | `checklist` | requirement, test, result: the table in the docs |
 
-mod app;
+pub(crate) mod app;
 mod calls;
 pub mod checklist;
-mod host;
-mod keys;
+pub(crate) mod host;
+pub(crate) mod keys;
 mod options;
 mod render;
 mod run;
-mod segment;
+pub(crate) mod segment;
 pub mod syntax;
 #[cfg(test)]
 mod tests;

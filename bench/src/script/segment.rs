@@ -10,24 +10,24 @@ const PROTOCOL_TCP: u8 = 6;
 
 /// A TCP segment with its addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Segment {
-    pub(super) src: SocketAddr,
-    pub(super) dst: SocketAddr,
-    pub(super) seq: u32,
-    pub(super) ack: u32,
-    pub(super) flags: u8,
-    pub(super) window: u16,
-    pub(super) urgent: u16,
+pub(crate) struct Segment {
+    pub(crate) src: SocketAddr,
+    pub(crate) dst: SocketAddr,
+    pub(crate) seq: u32,
+    pub(crate) ack: u32,
+    pub(crate) flags: u8,
+    pub(crate) window: u16,
+    pub(crate) urgent: u16,
     /// Kind and body of each option but NOP and end of list.
-    pub(super) options: Vec<(u8, Vec<u8>)>,
-    pub(super) payload: Vec<u8>,
+    pub(crate) options: Vec<(u8, Vec<u8>)>,
+    pub(crate) payload: Vec<u8>,
 }
 
 /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR from the lowest bit, by their letters.
 const LETTERS: &[u8; 8] = b"FSRP.UEW";
 
 /// `S.` to bits.
-pub(super) fn flag_bits(letters: &str) -> u8 {
+pub(crate) fn flag_bits(letters: &str) -> u8 {
     let bit = |c: u8| LETTERS.iter().position(|l| *l == c);
     letters
         .bytes()
@@ -36,7 +36,7 @@ pub(super) fn flag_bits(letters: &str) -> u8 {
 }
 
 /// Bits to `S.`.
-pub(super) fn flag_letters(bits: u8) -> String {
+pub(crate) fn flag_letters(bits: u8) -> String {
     let set = |i: &usize| bits & (1 << *i) != 0;
     // packetdrill writes the dot last.
     [0, 1, 2, 3, 5, 6, 7, 4]
@@ -68,7 +68,7 @@ fn pseudo_header(src: IpAddr, dst: IpAddr, len: usize) -> Vec<u8> {
 
 impl Segment {
     /// The frame on the wire; `damage` makes the TCP checksum wrong.
-    pub(super) fn encode(&self, damage: bool) -> Result<Vec<u8>, String> {
+    pub(crate) fn encode(&self, damage: bool) -> Result<Vec<u8>, String> {
         let mut options = Vec::new();
         for (kind, body) in &self.options {
             options.push(*kind);
@@ -121,7 +121,7 @@ impl Segment {
     }
 
     /// Reads a frame; everything about it has to be right.
-    pub(super) fn decode(frame: &[u8]) -> Result<Self, String> {
+    pub(crate) fn decode(frame: &[u8]) -> Result<Self, String> {
         let (src, dst, tcp) = strip_ip(frame).ok_or("no whole IP packet with TCP in it")?;
         let pseudo = pseudo_header(src, dst, tcp.len());
         if internet_checksum(&[&pseudo, tcp]) != 0 {
@@ -150,7 +150,7 @@ impl Segment {
     }
 
     /// Sequence numbers it takes.
-    pub(super) fn seq_len(&self) -> u32 {
+    pub(crate) fn seq_len(&self) -> u32 {
         let phantom = u32::from(self.flags & 1 != 0) + u32::from(self.flags & 2 != 0);
         u32::try_from(self.payload.len()).expect("short") + phantom
     }

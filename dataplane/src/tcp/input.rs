@@ -200,8 +200,8 @@ impl Tcp {
 
         // Second: the sequence number.
         if !self.is_acceptable(&seg) {
+            c.inc(Counter::TCPOutOfWindow);
             if !rst {
-                c.inc(Counter::TCPOutOfWindow);
                 // A retransmitted FIN restarts TIME-WAIT (RFC 9293 §3.10.7.4, eighth).
                 if self.state == State::TimeWait && seg.flags.contains(Flags::FIN) {
                     self.enter_time_wait(now);
