@@ -293,6 +293,20 @@ mod tests {
         }
     }
 
+    /// RFC 8684 §3.3.8: a backup carries data only when no regular subflow is left, repairs too.
+    #[test]
+    fn repairs_wait_for_regular_subflows_without_budget() {
+        let repair =
+            |all: &[Candidate]| Scheduler::pick_repair(all.iter().copied()).map(|c| c.index);
+        let backup = Candidate {
+            class: Class::Backup,
+            ..idle(1, 1)
+        };
+        assert_eq!(repair(&[idle(0, 50), backup]), Some(0));
+        assert_eq!(repair(&[busy(0, 10, 14_200), backup]), None);
+        assert_eq!(repair(&[backup]), Some(1));
+    }
+
     prop_compose! {
         fn any_candidate(index: usize)(
             rtt_ms in proptest::option::of(0u64..3000),
