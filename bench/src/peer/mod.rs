@@ -87,6 +87,8 @@ pub enum ContentArg {
     Stamped,
     /// What braid's `source` sends
     Pattern,
+    /// Nothing in particular, in writes of 1 MiB; receivers count only
+    Raw,
 }
 
 impl ContentArg {
@@ -94,6 +96,7 @@ impl ContentArg {
         match self {
             Self::Stamped => Content::Stamped { seed: 1 },
             Self::Pattern => Content::Pattern,
+            Self::Raw => Content::Raw,
         }
     }
 }
@@ -207,6 +210,9 @@ pub enum Command {
         /// For `source`: how much, instead of until the client closes
         #[arg(long)]
         bytes: Option<u64>,
+        /// For `sink` and `source`: end the own direction after so long
+        #[arg(long, conflicts_with = "bytes")]
+        seconds: Option<f64>,
         /// For `sink`: what must come; for `source`: what to send
         #[arg(long, value_enum)]
         content: Option<ContentArg>,
@@ -324,6 +330,7 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
             app,
             tcp,
             bytes,
+            seconds,
             content,
             corrupt_at,
             count,
@@ -331,14 +338,17 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
             core,
         } => {
             pin(core);
+            let limit = seconds.map(Duration::from_secs_f64);
             let app = match app {
                 AppArg::Echo => App::Echo { corrupt_at },
                 AppArg::Sink => App::Sink {
                     expect: content.map(ContentArg::content),
+                    limit,
                 },
                 AppArg::Source => App::Source {
                     content: content.unwrap_or(ContentArg::Pattern).content(),
                     bytes,
+                    limit,
                 },
             };
             let mut good = true;

@@ -66,6 +66,8 @@ pub struct Config {
     pub mode: Option<String>,
     /// `path.policy`.
     pub policy: String,
+    /// `path.subflows`.
+    pub subflows: Option<u8>,
     /// `path.endpoint`: address and flags.
     pub endpoints: Vec<(IpAddr, Vec<String>)>,
     /// Services.
@@ -81,16 +83,23 @@ impl Config {
     /// others are announced.
     #[must_use]
     pub fn announcing(testbed: &Testbed) -> Self {
+        Self::announcing_as(testbed, Role::Braid)
+    }
+
+    /// As [`Config::announcing`], in the namespace of `role`.
+    #[must_use]
+    pub fn announcing_as(testbed: &Testbed, role: Role) -> Self {
         let paths = testbed.options().paths;
         Self {
             cores: vec![std::thread::available_parallelism().map_or(1, usize::from) - 1],
             interfaces: (1..=paths)
-                .map(|path| Testbed::interface(Role::Braid, path))
+                .map(|path| Testbed::interface(role, path))
                 .collect(),
             mode: None,
             policy: "announce".to_owned(),
+            subflows: None,
             endpoints: (2..=paths)
-                .map(|path| (Testbed::v4(Role::Braid, path), vec!["signal".to_owned()]))
+                .map(|path| (Testbed::v4(role, path), vec!["signal".to_owned()]))
                 .collect(),
             services: Vec::new(),
             connects: Vec::new(),
@@ -122,6 +131,9 @@ impl Config {
             }
         }
         let _ = writeln!(toml, "\n[path]\npolicy = {:?}", self.policy);
+        if let Some(subflows) = self.subflows {
+            let _ = writeln!(toml, "subflows = {subflows}");
+        }
         for (address, flags) in &self.endpoints {
             let _ = writeln!(
                 toml,
@@ -156,10 +168,11 @@ impl Config {
     }
 }
 
-/// A running braidd, in the testbed's `braid` namespace.
+/// A running braidd, in one of the testbed's namespaces.
 #[derive(Debug)]
 pub struct Braidd<'a> {
     testbed: &'a Testbed,
+    role: Role,
     programs: PathBuf,
     config: PathBuf,
     socket: PathBuf,
@@ -167,14 +180,26 @@ pub struct Braidd<'a> {
 }
 
 impl<'a> Braidd<'a> {
-    /// Starts it and waits until it is ready. `programs` is where the binaries are.
+    /// Starts it in the `braid` namespace and waits until it is ready. `programs` is where
+    /// the binaries are.
     pub fn start(testbed: &'a Testbed, programs: &Path, config: &Config) -> Result<Self> {
-        let file = testbed.directory().join("braid.toml");
-        let socket = testbed.directory().join("control.sock");
+        Self::start_as(testbed, Role::Braid, programs, config)
+    }
+
+    /// As [`Braidd::start`], in the namespace of `role`; one in each may run at a time.
+    pub fn start_as(
+        testbed: &'a Testbed,
+        role: Role,
+        programs: &Path,
+        config: &Config,
+    ) -> Result<Self> {
+        let file = testbed.directory().join(format!("{}.toml", role.as_str()));
+        let socket = testbed.directory().join(format!("{}.sock", role.as_str()));
         std::fs::write(&file, config.to_toml(&socket))?;
-        let process = Self::spawn(testbed, programs, &file)?;
+        let process = Self::spawn(testbed, role, programs, &file)?;
         Ok(Self {
             testbed,
+            role,
             programs: programs.to_owned(),
             config: file,
             socket,
@@ -182,14 +207,14 @@ impl<'a> Braidd<'a> {
         })
     }
 
-    fn spawn(testbed: &Testbed, programs: &Path, config: &Path) -> Result<Process> {
+    fn spawn(testbed: &Testbed, role: Role, programs: &Path, config: &Path) -> Result<Process> {
         let braidd = programs.join("braidd");
         let argv = [
             &*braidd.to_string_lossy(),
             "--config",
             &config.to_string_lossy(),
         ];
-        let mut process = testbed.start(Role::Braid, "braidd", &argv)?;
+        let mut process = testbed.start(role, "braidd", &argv)?;
         process.expect_line("braidd ready", READY_TIMEOUT)?;
         Ok(process)
     }
@@ -201,7 +226,7 @@ impl<'a> Braidd<'a> {
 
     /// Starts braidd again after [`Braidd::kill`].
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(self.testbed, &self.programs, &self.config)?;
+        self.process = Self::spawn(self.testbed, self.role, &self.programs, &self.config)?;
         Ok(())
     }
 
@@ -231,7 +256,7 @@ impl<'a> Braidd<'a> {
     pub fn ask(&self, args: &[&str]) -> Result<Value> {
         let argv = self.braid(args);
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        let text = self.testbed.run(Role::Braid, &argv)?;
+        let text = self.testbed.run(self.role, &argv)?;
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
@@ -242,7 +267,7 @@ impl<'a> Braidd<'a> {
     pub fn monitor(&self) -> Result<Process> {
         let argv = self.braid(&["monitor"]);
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        self.testbed.start(Role::Braid, "monitor", &argv)
+        self.testbed.start(self.role, "monitor", &argv)
     }
 
     /// Counters that are not zero.
@@ -446,6 +471,7 @@ mod tests {
             interfaces: vec!["vb1".into(), "vb2".into()],
             mode: Some("native".into()),
             policy: "announce".into(),
+            subflows: Some(3),
             endpoints: vec![(Testbed::v4(Role::Braid, 2), vec!["signal".into()])],
             services: vec![Service::new("echo", "*:7")],
             connects: vec![Connect {
@@ -462,6 +488,7 @@ mod tests {
             "name = \"vb2\"",
             "mode = \"native\"",
             "policy = \"announce\"",
+            "subflows = 3",
             "address = \"10.77.2.2\"",
             "flags = [\"signal\"]",
             "listen = \"*:7\"",
