@@ -182,7 +182,7 @@ fn braid_server(testbed: &Testbed, role: Role, cell: Cell, method: &Method) -> C
     let mut config = braid_config(testbed, role, cell, method);
     config
         .more
-        .push_str(&format!("deny_join_id0 = {}\n", denies_initial(cell)));
+        .push_str(&format!("deny-join-id0 = {}\n", denies_initial(cell)));
     cell.direction.flows().iter().fold(config, |config, &flow| {
         config.service(server_app(flow), format!("{address}:{}", port(flow)))
     })

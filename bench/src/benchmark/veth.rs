@@ -16,7 +16,7 @@ use super::transfer::{BRAID_CORE, Method, PEER_CORE, measure};
 use crate::failure;
 use crate::peer::stream::RAW_BLOCK_BYTES;
 use crate::testbed::requirement::{Requirement, programs};
-use crate::testbed::{Options, Result, Testbed};
+use crate::testbed::{Options, Result, Role, Testbed};
 
 /// Others use more than this share of the machine: the figures mean little.
 const FOREIGN_LOAD_MAX: f64 = 0.10;
@@ -34,7 +34,7 @@ pub struct Arguments {
     /// Measurements of each cell [default: 7, quick: 3]
     #[arg(long)]
     repeats: Option<usize>,
-    /// Of each measurement [default: 5, quick: 1]
+    /// Of each measurement [default: 5, quick: 0.7]
     #[arg(long)]
     seconds: Option<f64>,
     /// `interface.mode` of braid's configuration
@@ -95,7 +95,7 @@ impl Arguments {
     }
 
     fn plan(&self) -> Result<Plan> {
-        let seconds = self.seconds.unwrap_or(if self.quick { 1.0 } else { 5.0 });
+        let seconds = self.seconds.unwrap_or(if self.quick { 0.7 } else { 5.0 });
         if !(0.1..=3600.0).contains(&seconds) {
             return Err(failure!("--seconds: 0.1 to 3600"));
         }
@@ -217,10 +217,32 @@ impl Plan {
                 ..Options::default()
             };
             let name = format!("{}{}", self.name, beds.len());
-            beds.insert(cell.bed, Testbed::named(&name, options)?);
+            let testbed = Testbed::named(&name, options)?;
+            for role in [Role::Peer, Role::Braid] {
+                keep_to_paths(&testbed, role)?;
+            }
+            beds.insert(cell.bed, testbed);
         }
         Ok(beds)
     }
+}
+
+/// Each address reaches its own path only: a subflow from one path's address to another's
+/// would be a second one on the same wire, in the place of one that is wanted.
+fn keep_to_paths(testbed: &Testbed, role: Role) -> Result<()> {
+    let paths = 1..=testbed.options().paths;
+    for (path, other) in paths
+        .clone()
+        .flat_map(|i| paths.clone().map(move |j| (i, j)))
+    {
+        if path != other {
+            let from = Testbed::v4(role, path).to_string();
+            let to = format!("10.77.{other}.0/24");
+            let rule = ["ip", "rule", "add", "from", &from, "to", &to, "unreachable"];
+            testbed.run(role, &rule)?;
+        }
+    }
+    Ok(())
 }
 
 /// A warning when others keep the machine busy.

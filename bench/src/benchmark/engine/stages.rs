@@ -147,7 +147,7 @@ pub fn measure(frame_bytes: u32, repeats: usize) -> Result<Vec<EnginePoint>> {
     };
 
     let mut offset = 0;
-    let mut sums = vec![checksum::Sum::ZERO; PACKETS];
+    let mut sums = [checksum::Sum::ZERO; PACKETS];
     add(
         "app: fill and sum",
         time(repeats, |n| {
