@@ -30,6 +30,8 @@ enum Command {
     Report(braid_bench::report::benchmark::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
     Soak(braid_bench::swarm::soak::Arguments),
+    /// braid and the kernel through every middlebox of the catalogue, live (root)
+    Gauntlet(braid_bench::gauntlet::Arguments),
     /// Studies in the simulator, as tables and charts
     #[command(subcommand)]
     SimReport(braid_bench::scenario::Command),
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Engine(arguments) => braid_bench::benchmark::engine::run(&arguments),
         Command::Report(arguments) => braid_bench::report::benchmark::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
+        Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),
         Command::SimReport(command) => braid_bench::scenario::run(command),
     };
     result.unwrap_or_else(|e| {

@@ -281,8 +281,8 @@ fn timed(testbed: &Testbed, cell: Cell, method: &Method) -> Result<(Vec<Flow>, C
     if cell.pair.server == End::Braid {
         let config = braid_server(testbed, server, cell, method);
         braid = Some(Braidd::start_as(
-            testbed,
             server,
+            testbed,
             &method.programs,
             &config,
         )?);
@@ -294,8 +294,8 @@ fn timed(testbed: &Testbed, cell: Cell, method: &Method) -> Result<(Vec<Flow>, C
     let result = if cell.pair.client == End::Braid {
         let config = braid_client(testbed, client, Testbed::v4(server, 1), cell, method);
         let braidd = &*braid.insert(Braidd::start_as(
-            testbed,
             client,
+            testbed,
             &method.programs,
             &config,
         )?);
@@ -375,7 +375,7 @@ fn look(braidd: &Braidd<'_>, name: &str) -> Result<Option<Look>> {
 fn observed(testbed: &Testbed, cell: Cell, method: &Method) -> Result<(Vec<Flow>, CpuSeconds)> {
     let (client_role, server_role) = roles(cell);
     let config = braid_server(testbed, server_role, cell, method);
-    let server = Braidd::start_as(testbed, server_role, &method.programs, &config)?;
+    let server = Braidd::start_as(server_role, testbed, &method.programs, &config)?;
     let config = braid_client(
         testbed,
         client_role,
@@ -383,7 +383,7 @@ fn observed(testbed: &Testbed, cell: Cell, method: &Method) -> Result<(Vec<Flow>
         cell,
         method,
     );
-    let client = Braidd::start_as(testbed, client_role, &method.programs, &config)?;
+    let client = Braidd::start_as(client_role, testbed, &method.programs, &config)?;
     let flows = cell.direction.flows();
     let receiver = |flow: Direction| match flow {
         Direction::Up | Direction::Both => (&server, server_app(flow).to_owned()),

@@ -26,8 +26,10 @@ pub struct Service {
     pub name: String,
     /// `ADDRESS:PORT` or `*:PORT`.
     pub listen: String,
-    /// `echo`, `sink` or `source`.
+    /// `echo`, `sink`, `source` or `exchange`.
     pub app: String,
+    /// For `source` and `exchange`.
+    pub bytes: Option<u64>,
 }
 
 impl Service {
@@ -38,6 +40,7 @@ impl Service {
             name: app.to_owned(),
             listen: listen.into(),
             app: app.to_owned(),
+            bytes: None,
         }
     }
 }
@@ -49,9 +52,9 @@ pub struct Connect {
     pub name: String,
     /// Server.
     pub to: SocketAddr,
-    /// `source` or `sink` or `echo`.
+    /// `source`, `sink`, `echo` or `exchange`.
     pub app: String,
-    /// For `source`.
+    /// For `source` and `exchange`.
     pub bytes: Option<u64>,
 }
 
@@ -147,6 +150,9 @@ impl Config {
                 "\n[[service]]\nname = {:?}\nlisten = {:?}\napp = {:?}",
                 service.name, service.listen, service.app
             );
+            if let Some(bytes) = service.bytes {
+                let _ = writeln!(toml, "bytes = \"{bytes}B\"");
+            }
         }
         for connect in &self.connects {
             let _ = writeln!(
@@ -180,23 +186,23 @@ pub struct Braidd<'a> {
 }
 
 impl<'a> Braidd<'a> {
-    /// Starts it in the `braid` namespace and waits until it is ready. `programs` is where
-    /// the binaries are.
+    /// Starts it in the `braid` namespace and waits until it is ready. `programs` is where the
+    /// binaries are.
     pub fn start(testbed: &'a Testbed, programs: &Path, config: &Config) -> Result<Self> {
-        Self::start_as(testbed, Role::Braid, programs, config)
+        Self::start_as(Role::Braid, testbed, programs, config)
     }
 
-    /// As [`Braidd::start`], in the namespace of `role`; one in each may run at a time.
+    /// As [`Braidd::start`], in any namespace: one for each.
     pub fn start_as(
-        testbed: &'a Testbed,
         role: Role,
+        testbed: &'a Testbed,
         programs: &Path,
         config: &Config,
     ) -> Result<Self> {
         let file = testbed.directory().join(format!("{}.toml", role.as_str()));
         let socket = testbed.directory().join(format!("{}.sock", role.as_str()));
         std::fs::write(&file, config.to_toml(&socket))?;
-        let process = Self::spawn(testbed, role, programs, &file)?;
+        let process = Self::spawn(role, testbed, programs, &file)?;
         Ok(Self {
             testbed,
             role,
@@ -207,7 +213,7 @@ impl<'a> Braidd<'a> {
         })
     }
 
-    fn spawn(testbed: &Testbed, role: Role, programs: &Path, config: &Path) -> Result<Process> {
+    fn spawn(role: Role, testbed: &Testbed, programs: &Path, config: &Path) -> Result<Process> {
         let braidd = programs.join("braidd");
         let argv = [
             &*braidd.to_string_lossy(),
@@ -226,7 +232,7 @@ impl<'a> Braidd<'a> {
 
     /// Starts braidd again after [`Braidd::kill`].
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(self.testbed, self.role, &self.programs, &self.config)?;
+        self.process = Self::spawn(self.role, self.testbed, &self.programs, &self.config)?;
         Ok(())
     }
 

@@ -396,7 +396,9 @@ fn emit_with(
     options: &OptionsBuf,
     payload: &[u8],
 ) {
-    debug_assert!(s.tcp.state() != State::SynSent || header.flags.contains(Flags::SYN));
+    // A wrong acknowledgment of a SYN is answered by RST (RFC 9293 §3.10.7.3).
+    let before = Flags::SYN | Flags::RST;
+    debug_assert!(s.tcp.state() != State::SynSent || header.flags.intersects(before));
     let Some(out) = frame.buffer_mut() else {
         debug_assert!(false, "a fresh frame is in flight");
         return;
