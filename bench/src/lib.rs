@@ -2,6 +2,7 @@
 //!
 //! | module | one idea |
 //! |---|---|
+//! | [`benchmark`] | braid beside the kernel: live, and the engine alone |
 //! | [`sim`] | whole connections on simulated networks, by seed |
 //! | [`swarm`] | random networks, loads and faults, and what must hold in all of them |
 //! | [`middlebox`] | what networks do to packets, one element each |
@@ -14,6 +15,7 @@
 //! | [`hostile`] | one engine under attack, and what it costs |
 //! | [`demo`] | both in one run, on one screen |
 
+pub mod benchmark;
 pub mod demo;
 pub mod gauntlet;
 pub mod hostile;

@@ -25,6 +25,13 @@ enum Command {
     /// A kernel MPTCP client and braid's echo service over two paths (root; scripts/demo
     /// builds everything and calls this)
     Demo(braid_bench::demo::Arguments),
+    /// braid beside the kernel over veth pairs: throughput and processor time (root;
+    /// scripts/bench builds everything and calls this)
+    Veth(braid_bench::benchmark::veth::Arguments),
+    /// The engine alone on memory ports, beside smoltcp and memcpy
+    Engine(braid_bench::benchmark::engine::Arguments),
+    /// Draws the results of benchmarks, and compares those of two runs
+    Report(braid_bench::report::benchmark::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
     Soak(braid_bench::swarm::soak::Arguments),
     /// braid and the kernel through every middlebox of the catalogue, live (root)
@@ -38,6 +45,9 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
+        Command::Veth(arguments) => braid_bench::benchmark::veth::run(&arguments),
+        Command::Engine(arguments) => braid_bench::benchmark::engine::run(&arguments),
+        Command::Report(arguments) => braid_bench::report::benchmark::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
         Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),
         Command::SimReport(command) => braid_bench::scenario::run(command),

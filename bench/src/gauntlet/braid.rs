@@ -60,6 +60,7 @@ impl<'a> BraidEnd<'a> {
                 .collect(),
             mode: setup.mode.clone(),
             policy: if server { "announce" } else { "fullmesh" }.to_owned(),
+            subflows: None,
             endpoints: addresses
                 .map(|address| (address, vec![flag.to_owned()]))
                 .collect(),

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::socket::{self, Target, Transport, transport};
 use super::stream::{Content, Stream, hex};
-use super::transfer::{Check, Gap, Leash, Until, gbit_per_s, receive, send};
+use super::transfer::{Check, Gap, Leash, Until, gbit_per_s, half_close_after, receive, send};
 
 /// Result of one transfer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -168,17 +168,11 @@ pub fn download(
     seconds: Option<f64>,
     progress: &str,
 ) -> io::Result<Report> {
-    let check = Check::Compare(Stream::new(content));
+    let check = Check::of(content);
     let socket = socket::connect(target)?;
     let start = Instant::now();
-    let received = std::thread::scope(|scope| {
-        if let Some(seconds) = seconds {
-            let socket = &socket;
-            scope.spawn(move || {
-                std::thread::sleep(Duration::from_secs_f64(seconds));
-                let _ = socket.shutdown(Shutdown::Write);
-            });
-        }
+    let limit = seconds.map(Duration::from_secs_f64);
+    let received = half_close_after(&socket, limit, || {
         receive(&socket, start, check, None, progress)
     });
     let complete = bytes.is_none_or(|bytes| bytes == received.bytes);

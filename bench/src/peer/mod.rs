@@ -87,6 +87,8 @@ pub enum ContentArg {
     Stamped,
     /// What braid's `source` sends
     Pattern,
+    /// Nothing in particular, in writes of 1 MiB; receivers count only
+    Raw,
 }
 
 impl ContentArg {
@@ -94,6 +96,7 @@ impl ContentArg {
         match self {
             Self::Stamped => Content::Stamped { seed: 1 },
             Self::Pattern => Content::Pattern,
+            Self::Raw => Content::Raw,
         }
     }
 }
@@ -207,6 +210,9 @@ pub enum Command {
         /// For `source`: how much, instead of until the client closes
         #[arg(long)]
         bytes: Option<u64>,
+        /// For `sink` and `source`: end the own direction after so long
+        #[arg(long, conflicts_with = "bytes")]
+        seconds: Option<f64>,
         /// For `sink`: what must come; for `source`: what to send
         #[arg(long, value_enum)]
         content: Option<ContentArg>,
@@ -324,6 +330,7 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
             app,
             tcp,
             bytes,
+            seconds,
             content,
             corrupt_at,
             count,
@@ -331,14 +338,17 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
             core,
         } => {
             pin(core);
+            let limit = seconds.map(Duration::from_secs_f64);
             let app = match app {
                 AppArg::Echo => App::Echo { corrupt_at },
                 AppArg::Sink => App::Sink {
                     expect: content.map(ContentArg::content),
+                    limit,
                 },
                 AppArg::Source => App::Source {
                     content: content.unwrap_or(ContentArg::Pattern).content(),
                     bytes,
+                    limit,
                 },
             };
             let mut good = true;
@@ -442,7 +452,10 @@ mod tests {
 
     #[test]
     fn echo_notices_a_server_that_keeps_bytes() {
-        let app = App::Sink { expect: None };
+        let app = App::Sink {
+            expect: None,
+            limit: None,
+        };
         let options = EchoOptions::default();
         let amount = Amount::Bytes(1000);
         let (report, _) = with_server(app, 1, |target| echo(target, amount, &options, "").unwrap());
@@ -458,6 +471,7 @@ mod tests {
         ] {
             let app = App::Sink {
                 expect: Some(Content::Pattern),
+                limit: None,
             };
             let (report, served) =
                 with_server(app, 1, |target| upload(target, amount, content).unwrap());
@@ -468,10 +482,44 @@ mod tests {
     }
 
     #[test]
+    fn a_server_with_a_time_limit_ends_clients_without_one() {
+        let limit = Some(Duration::from_millis(100));
+        let app = App::Source {
+            content: Content::Raw,
+            bytes: None,
+            limit,
+        };
+        let (report, served) = with_server(app, 1, |target| {
+            download(target, Content::Raw, None, None, "").unwrap()
+        });
+        assert!(report.intact && served[0].intact, "{report:?} {served:?}");
+        assert_eq!(report.bytes_received, served[0].bytes_sent);
+        assert!(served[0].seconds < 5.0, "{served:?}");
+
+        let expect = Some(Content::Raw);
+        let (sent, served) = with_server(App::Sink { expect, limit }, 1, |target| {
+            // As braid's source: sends until the other side has closed.
+            let socket = socket::connect(target).unwrap();
+            let over = std::sync::atomic::AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let _ = std::io::Read::read(&mut &socket, &mut [0]);
+                    over.store(true, std::sync::atomic::Ordering::Relaxed);
+                });
+                let stream = stream::Stream::new(Content::Raw);
+                transfer::send(&socket, stream, transfer::Until::Told(&over), None).unwrap()
+            })
+        });
+        assert!(served[0].intact, "{served:?}");
+        assert_eq!(served[0].bytes_received, sent);
+    }
+
+    #[test]
     fn downloads_are_checked_by_the_client() {
         let source = |bytes| App::Source {
             content: Content::Pattern,
             bytes,
+            limit: None,
         };
         let whole = Some(2_000_000);
         let (report, _) = with_server(source(whole), 1, |target| {

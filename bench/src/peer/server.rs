@@ -11,7 +11,7 @@ use socket2::Socket;
 
 use super::socket::{Transport, listen, prepare, transport};
 use super::stream::{Content, Stream};
-use super::transfer::{Check, READ_BYTES, Until, gbit_per_s, receive, send};
+use super::transfer::{Check, READ_BYTES, Until, gbit_per_s, half_close_after, receive, send};
 
 /// What the server does with a connection.
 #[derive(Copy, Clone, Debug)]
@@ -25,6 +25,8 @@ pub enum App {
     Sink {
         /// What must come.
         expect: Option<Content>,
+        /// When to end the own direction, which ends a client without a limit.
+        limit: Option<Duration>,
     },
     /// Sends.
     Source {
@@ -32,6 +34,8 @@ pub enum App {
         content: Content,
         /// How much; `None`: until the client closes.
         bytes: Option<u64>,
+        /// How long; `None`: as `bytes` says.
+        limit: Option<Duration>,
     },
 }
 
@@ -84,10 +88,14 @@ fn source(
     socket: &Socket,
     content: Content,
     bytes: Option<u64>,
+    limit: Option<Duration>,
     served: &mut Served,
 ) -> io::Result<()> {
     let closed = AtomicBool::new(false);
-    let until = bytes.map_or(Until::Told(&closed), Until::Bytes);
+    let until = match limit {
+        Some(limit) => Until::Deadline(Instant::now() + limit),
+        None => bytes.map_or(Until::Told(&closed), Until::Bytes),
+    };
     std::thread::scope(|scope| {
         let reader = scope.spawn(|| {
             let received = receive(socket, Instant::now(), Check::Count, None, "");
@@ -95,6 +103,8 @@ fn source(
             received
         });
         served.bytes_sent = send(socket, Stream::new(content), until, None)?;
+        // Subflows are gone when the client has closed.
+        served.transport = served.transport.or(transport(socket));
         // Until the client has closed as well.
         let received = reader
             .join()
@@ -120,19 +130,26 @@ fn serve_one(socket: &Socket, peer: Option<SocketAddr>, app: App) -> Served {
     };
     let result = match app {
         App::Echo { corrupt_at } => echo(socket, corrupt_at, &mut served),
-        App::Sink { expect } => {
-            let check = expect.map_or(Check::Count, |content| Check::Compare(Stream::new(content)));
-            let received = receive(socket, start, check, None, "");
+        App::Sink { expect, limit } => {
+            let check = expect.map_or(Check::Count, Check::of);
+            let received =
+                half_close_after(socket, limit, || receive(socket, start, check, None, ""));
             served.bytes_received = received.bytes;
             served.mismatch_at = received.mismatch_at;
             served.longest_gap_ms = Some(received.gap.longest_ms);
             served.transport = served.transport.or(received.transport);
             match received.error {
+                // With a limit that is done already.
+                None if limit.is_some() => Ok(()),
                 None => socket.shutdown(Shutdown::Write),
                 Some(error) => Err(io::Error::other(error)),
             }
         }
-        App::Source { content, bytes } => source(socket, content, bytes, &mut served),
+        App::Source {
+            content,
+            bytes,
+            limit,
+        } => source(socket, content, bytes, limit, &mut served),
     };
     served.transport = served.transport.or(transport(socket));
     served.seconds = start.elapsed().as_secs_f64();

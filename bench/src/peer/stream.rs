@@ -7,12 +7,16 @@
 //!   written over eight of every 512 bytes. Loss, repetition, reordering and shifts of
 //!   any size show.
 //! - [`Content::Pattern`]: the bytes of braid's `source` application.
+//! - [`Content::Raw`]: one block again and again, for measurements: it costs the sender
+//!   nothing to produce, and receivers only count it.
 
 use braid_dataplane::app::pattern;
 use sha2::{Digest, Sha256};
 
 /// Bytes produced at a time.
 const BLOCK_BYTES: usize = 1 << 18;
+/// The block of [`Content::Raw`]: what one write(2) may take at once.
+pub const RAW_BLOCK_BYTES: usize = 1 << 20;
 /// Distance of position stamps.
 const STAMP_EVERY_BYTES: usize = 512;
 /// 2^64 divided by the golden ratio, made odd: multiples of it visit every value.
@@ -35,6 +39,8 @@ pub enum Content {
     },
     /// What `source` sends.
     Pattern,
+    /// Nothing in particular.
+    Raw,
 }
 
 /// A stream and a position in it.
@@ -52,7 +58,14 @@ impl Stream {
     /// At its first byte.
     #[must_use]
     pub fn new(content: Content) -> Self {
-        let mut block = vec![0; BLOCK_BYTES];
+        let mut block = match content {
+            Content::Stamped { .. } | Content::Pattern => vec![0; BLOCK_BYTES],
+            Content::Raw => {
+                let mut block = vec![0; RAW_BLOCK_BYTES];
+                pattern::fill(0, &mut block);
+                block
+            }
+        };
         if let Content::Stamped { seed } = content {
             for (word, i) in block.chunks_exact_mut(8).zip(1_u64..) {
                 word.copy_from_slice(
@@ -82,6 +95,7 @@ impl Stream {
             Content::Pattern => {
                 pattern::fill(self.position, &mut self.block);
             }
+            Content::Raw => {}
         }
         self.offset = 0;
     }
@@ -168,6 +182,15 @@ mod tests {
     fn pattern_is_what_source_sends() {
         let bytes = first(Content::Pattern, BLOCK_BYTES * 2 + 100);
         assert_eq!(pattern::check(0, &bytes), Ok(()));
+    }
+
+    #[test]
+    fn raw_content_is_one_large_block_again_and_again() {
+        let mut stream = Stream::new(Content::Raw);
+        let first = stream.peek().to_vec();
+        assert_eq!(first.len(), RAW_BLOCK_BYTES);
+        stream.advance(RAW_BLOCK_BYTES);
+        assert_eq!((stream.position(), stream.peek()), (1 << 20, &first[..]));
     }
 
     #[test]

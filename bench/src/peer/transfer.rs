@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 use super::socket::{Transport, transport};
-use super::stream::Stream;
+use super::stream::{Content, Stream};
 
 /// Read buffer: large enough to make system calls cheap, small enough for the cache.
 pub(super) const READ_BYTES: usize = 1 << 18;
@@ -152,6 +152,15 @@ pub enum Check {
 }
 
 impl Check {
+    /// What a receiver of `content` can do as it comes.
+    #[must_use]
+    pub fn of(content: Content) -> Self {
+        match content {
+            Content::Raw => Self::Count,
+            Content::Stamped { .. } | Content::Pattern => Self::Compare(Stream::new(content)),
+        }
+    }
+
     /// Room for `bytes`, its pages already there.
     #[must_use]
     pub fn keep(bytes: usize) -> Self {
@@ -159,6 +168,31 @@ impl Check {
         room.clear();
         Self::Keep(room)
     }
+}
+
+/// Closes the sending direction after `limit`, if there is one, while `work` runs. Peers
+/// that send without a limit end then.
+pub(super) fn half_close_after<T>(
+    socket: &Socket,
+    limit: Option<Duration>,
+    work: impl FnOnce() -> T,
+) -> T {
+    let over = (Mutex::new(false), Condvar::new());
+    std::thread::scope(|scope| {
+        if let Some(limit) = limit {
+            let over = &over;
+            scope.spawn(move || {
+                let guard = over.0.lock().unwrap_or_else(PoisonError::into_inner);
+                // Work that ends early does not wait for the clock.
+                let _ = over.1.wait_timeout_while(guard, limit, |over| !*over);
+                let _ = socket.shutdown(Shutdown::Write);
+            });
+        }
+        let result = work();
+        *over.0.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        over.1.notify_one();
+        result
+    })
 }
 
 /// What a receiver saw.

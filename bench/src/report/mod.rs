@@ -1,3 +1,6 @@
 //! What was found, as documents.
 
+pub mod benchmark;
+pub mod chart;
+pub mod compare;
 pub mod matrix;

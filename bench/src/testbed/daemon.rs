@@ -69,6 +69,8 @@ pub struct Config {
     pub mode: Option<String>,
     /// `path.policy`.
     pub policy: String,
+    /// `path.subflows`.
+    pub subflows: Option<u8>,
     /// `path.endpoint`: address and flags.
     pub endpoints: Vec<(IpAddr, Vec<String>)>,
     /// Services.
@@ -84,16 +86,23 @@ impl Config {
     /// others are announced.
     #[must_use]
     pub fn announcing(testbed: &Testbed) -> Self {
+        Self::announcing_as(testbed, Role::Braid)
+    }
+
+    /// As [`Config::announcing`], in the namespace of `role`.
+    #[must_use]
+    pub fn announcing_as(testbed: &Testbed, role: Role) -> Self {
         let paths = testbed.options().paths;
         Self {
             cores: vec![std::thread::available_parallelism().map_or(1, usize::from) - 1],
             interfaces: (1..=paths)
-                .map(|path| Testbed::interface(Role::Braid, path))
+                .map(|path| Testbed::interface(role, path))
                 .collect(),
             mode: None,
             policy: "announce".to_owned(),
+            subflows: None,
             endpoints: (2..=paths)
-                .map(|path| (Testbed::v4(Role::Braid, path), vec!["signal".to_owned()]))
+                .map(|path| (Testbed::v4(role, path), vec!["signal".to_owned()]))
                 .collect(),
             services: Vec::new(),
             connects: Vec::new(),
@@ -125,6 +134,9 @@ impl Config {
             }
         }
         let _ = writeln!(toml, "\n[path]\npolicy = {:?}", self.policy);
+        if let Some(subflows) = self.subflows {
+            let _ = writeln!(toml, "subflows = {subflows}");
+        }
         for (address, flags) in &self.endpoints {
             let _ = writeln!(
                 toml,
@@ -465,6 +477,7 @@ mod tests {
             interfaces: vec!["vb1".into(), "vb2".into()],
             mode: Some("native".into()),
             policy: "announce".into(),
+            subflows: Some(3),
             endpoints: vec![(Testbed::v4(Role::Braid, 2), vec!["signal".into()])],
             services: vec![Service::new("echo", "*:7")],
             connects: vec![Connect {
@@ -481,6 +494,7 @@ mod tests {
             "name = \"vb2\"",
             "mode = \"native\"",
             "policy = \"announce\"",
+            "subflows = 3",
             "address = \"10.77.2.2\"",
             "flags = [\"signal\"]",
             "listen = \"*:7\"",

@@ -6,6 +6,7 @@
 //! tests themselves are tested: what does not depend on braid's own tools must pass.
 
 mod active_open;
+mod benchmark;
 mod echo;
 mod endpoints;
 mod failures;
