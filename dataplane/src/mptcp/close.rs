@@ -163,7 +163,6 @@ impl Core {
         }
         if let Some(option) = self.fastclose_option() {
             self.subflows[i].signal(option);
-            self.subflows[i].tcp.ack_now();
         }
         let wait = self.subflows[i].tcp.rto();
         self.closing.fastclose = Some((id, cx.now + wait * (1 << sent.min(4)), sent + 1));

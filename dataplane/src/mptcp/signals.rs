@@ -337,7 +337,13 @@ impl Core {
         let fields = s.tcp.header(cx.now);
         let sack = s.tcp.sack_blocks(3);
         let is_dss = matches!(signal, Some(MptcpOption::Dss(_)));
-        let signalled = signal.is_some() && !is_dss;
+        // The third packet of a handshake acknowledges something: it is no duplicate.
+        let signalled = signal.is_some()
+            && !is_dss
+            && !matches!(
+                signal,
+                Some(MptcpOption::MpCapable { .. } | MptcpOption::MpJoinAck { .. })
+            );
         // A DATA_ACK that says nothing new gives way to SACK blocks.
         let stale_ack = ack == Some(s.data_ack_sent) && plentiful && !sack.is_empty();
         let dss = ack
@@ -396,7 +402,9 @@ fn emit_with(
     options: &OptionsBuf,
     payload: &[u8],
 ) {
-    debug_assert!(s.tcp.state() != State::SynSent || header.flags.contains(Flags::SYN));
+    // Before the handshake only a wrong acknowledgment is answered, by RST (RFC 9293 §3.10.7.3).
+    let early = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::RST);
+    debug_assert!(s.tcp.state() != State::SynSent || early);
     let Some(out) = frame.buffer_mut() else {
         debug_assert!(false, "a fresh frame is in flight");
         return;
