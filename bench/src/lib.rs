@@ -5,6 +5,7 @@
 //! | [`sim`] | whole connections on simulated networks, by seed |
 //! | [`swarm`] | random networks, loads and faults, and what must hold in all of them |
 //! | [`middlebox`] | what networks do to packets, one element each |
+//! | [`gauntlet`] | real hosts through every middlebox, and what comes of it |
 //! | [`peer`] | kernel sockets that talk to braid and check every byte |
 //! | [`report`] | what was found, as documents |
 //! | [`script`] | one engine and a scripted peer, packet by packet |
@@ -13,6 +14,7 @@
 //! | [`demo`] | both in one run, on one screen |
 
 pub mod demo;
+pub mod gauntlet;
 pub mod middlebox;
 pub mod peer;
 pub mod report;

@@ -23,6 +23,8 @@ enum Command {
     Demo(braid_bench::demo::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
     Soak(braid_bench::swarm::soak::Arguments),
+    /// braid and the kernel through every middlebox of the catalogue, live (root)
+    Gauntlet(braid_bench::gauntlet::Arguments),
     /// Studies in the simulator, as tables and charts
     #[command(subcommand)]
     SimReport(braid_bench::scenario::Command),
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Peer(command) => braid_bench::peer::run(command),
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
+        Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),
         Command::SimReport(command) => braid_bench::scenario::run(command),
     };
     result.unwrap_or_else(|e| {

@@ -1,7 +1,7 @@
 //! The swarm: random networks, loads and faults, by seed.
 //!
 //! A fixed set of seeds, then others for a time. `BRAID_SEED=n` runs one seed, prints what it
-//! was and writes its packets; `BRAID_SWARM_FIRST=n` sets the first of the others (default:
+//! was and writes its packets (`BRAID_BOX=B9` with that middlebox); `BRAID_SWARM_FIRST=n` sets the first of the others (default:
 //! the clock), `BRAID_SWARM_SEEDS=n` their number and `BRAID_SWARM_SECONDS=n` the time.
 
 use std::path::PathBuf;
@@ -37,6 +37,8 @@ fn seeds(first: u64, seeds: Option<u64>, time: Duration) -> Summary {
         seeds,
         time,
         threads: cores(),
+        failures: 20,
+        only: None,
         directory: directory(),
         progress: Some(Duration::from_secs(10)),
     });
@@ -54,7 +56,8 @@ fn seeds(first: u64, seeds: Option<u64>, time: Duration) -> Summary {
 fn random_networks_loads_and_faults() {
     if let Some(seed) = variable("BRAID_SEED") {
         std::fs::create_dir_all(directory()).expect("a directory for traces");
-        let (report, text) = run::replay(seed, &directory());
+        let only: Option<String> = variable("BRAID_BOX");
+        let (report, text) = run::replay(seed, only.as_deref(), &directory());
         println!("{text}");
         assert_eq!(report.failure, None, "seed {seed}");
         return;
@@ -85,11 +88,11 @@ fn random_networks_loads_and_faults() {
 #[test]
 fn a_seed_replays_exactly() {
     for seed in 0..12 {
-        let (a, b) = (run::run(seed), run::run(seed));
+        let (a, b) = (run::run(seed, None), run::run(seed, None));
         assert_eq!(
             (a.hash, a.events, a.simulated),
             (b.hash, b.events, b.simulated)
         );
-        assert_ne!(a.hash, run::run(seed + 1000).hash);
+        assert_ne!(a.hash, run::run(seed + 1000, None).hash);
     }
 }

@@ -91,6 +91,10 @@ counters! {
     MPJoinAckNoMPJoin,
     /// MP_JOIN refused by policy or limits.
     MPJoinRejected,
+    /// MP_JOIN refused: too many joins wait for their third ACK.
+    MPJoinPendingOverflow,
+    /// Join that had to repeat its SYN/ACK gave way to a newer one.
+    MPJoinPendingEvicted,
     /// MP_JOIN before the connection was fully established.
     MPJoinNotEstablished,
     /// MP_JOIN arrived on another worker's queue and was handed to the owner.
@@ -172,6 +176,8 @@ counters! {
     SubflowFinTimeout,
     /// Connection closed because its last subflow was gone for too long.
     SubflowlessTimeout,
+    /// Connection closed because no DATA_ACK came for what TCP had delivered.
+    DataAckTimeout,
     // --- TCP, per subflow (kernel TcpExt names where they exist) ---
     /// Active opens.
     ActiveOpens,
@@ -195,6 +201,8 @@ counters! {
     TCPSackRecovery,
     /// Spurious retransmissions detected (DSACK).
     TCPDSACKRecv,
+    /// SACK block that covers what was never sent, or nothing.
+    TCPSACKDiscard,
     /// Retransmitted SYN.
     TCPSynRetrans,
     /// Segment refused by PAWS.
@@ -223,6 +231,12 @@ counters! {
     TCPAbortOnTimeout,
     /// SYN dropped: the backlog is full.
     ListenOverflows,
+    /// SYN answered without keeping anything: the backlog is full.
+    SyncookiesSent,
+    /// Connection opened by the ACK of such an answer.
+    SyncookiesRecv,
+    /// ACK that looked like one and was not; dropped.
+    SyncookiesFailed,
     /// Path MTU lowered by an ICMP error.
     PmtuReduced,
     /// ICMP error about a flow of ours refused: embedded sequence out of window.

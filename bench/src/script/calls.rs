@@ -20,6 +20,8 @@ use super::syntax::{Command, Field, duration, path};
 
 /// Port that `listen` listens on.
 const PORT: u16 = 80;
+/// Half-open connections unless `listen backlog=` says otherwise.
+const BACKLOG: u32 = 16;
 /// What the engine's randomness starts from.
 const SEED: u8 = 7;
 const MTU: u32 = 1500;
@@ -77,6 +79,7 @@ impl Setup {
                     other => return Err(format!("there is no checksum policy `{other}`")),
                 }
             }
+            "syn-cookies" => config.syn_cookies = yes(value)?,
             "fast-open" => config.fast_open = yes(value)?,
             "allow-v0" => config.allow_v0 = yes(value)?,
             "deny-join-initial" => config.deny_join_initial = yes(value)?,
@@ -147,7 +150,7 @@ impl Run {
         let a = Arguments { words, fields };
         match verb {
             "path" => self.declare_path(&a)?,
-            "listen" => self.listen(),
+            "listen" => self.listen(&a)?,
             "connect" => self.connect(&a)?,
             "join" => self.join(&a)?,
             "announce" => {
@@ -277,7 +280,8 @@ impl Run {
         Ok(())
     }
 
-    fn listen(&mut self) {
+    fn listen(&mut self, a: &Arguments<'_>) -> Result<(), String> {
+        let backlog = a.get("backlog").map_or(Ok(BACKLOG), small)?;
         let app = self.app.clone();
         let unspecified = ["0.0.0.0", "::"];
         let listen = unspecified
@@ -285,8 +289,9 @@ impl Run {
             .map(|a| SocketAddr::new(a.parse().expect("an address"), PORT))
             .collect();
         let make = Box::new(move || ScriptApp(app.clone()));
-        let service = Service::new("script", listen, 16, make);
+        let service = Service::new("script", listen, backlog, make);
         self.host.engine.set_services(vec![service]);
+        Ok(())
     }
 
     fn connect(&mut self, a: &Arguments<'_>) -> Result<(), String> {

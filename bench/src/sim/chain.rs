@@ -13,7 +13,7 @@ const STEPS_MAX: usize = 100_000;
 /// Elements from the client side to the server side. A packet towards the server meets
 /// them in this order, one towards the client in the reverse.
 #[derive(Debug, Default)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     elements: Vec<Box<dyn Element>>,
     /// Packets between elements: in front of which one (counted from the client side; a
     /// packet towards the client is behind it), and the packet.
@@ -25,27 +25,27 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    pub(super) fn new(elements: Vec<Box<dyn Element>>) -> Self {
+    pub(crate) fn new(elements: Vec<Box<dyn Element>>) -> Self {
         Self {
             elements,
             ..Self::default()
         }
     }
 
-    pub(super) fn push(&mut self, element: Box<dyn Element>) {
+    pub(crate) fn push(&mut self, element: Box<dyn Element>) {
         self.elements.push(element);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.elements.is_empty()
     }
 
-    pub(super) fn elements(&self) -> &[Box<dyn Element>] {
+    pub(crate) fn elements(&self) -> &[Box<dyn Element>] {
         &self.elements
     }
 
     /// A packet enters at the end it comes from.
-    pub(super) fn on_frame(&mut self, now: Instant, toward: Toward, frame: Vec<u8>) {
+    pub(crate) fn on_frame(&mut self, now: Instant, toward: Toward, frame: Vec<u8>) {
         let entry = match toward {
             Toward::Server => 0,
             Toward::Client => self.elements.len(),
@@ -55,7 +55,7 @@ impl Chain {
     }
 
     /// Every element whose time has come.
-    pub(super) fn on_timer(&mut self, now: Instant) {
+    pub(crate) fn on_timer(&mut self, now: Instant) {
         if self.timer.is_some_and(|at| at <= now) {
             self.timer = None;
         }
@@ -70,7 +70,7 @@ impl Chain {
     }
 
     /// When a timer event must be scheduled: once per deadline.
-    pub(super) fn timer_to_set(&mut self) -> Option<Instant> {
+    pub(crate) fn timer_to_set(&mut self) -> Option<Instant> {
         let next = self.elements.iter().filter_map(|e| e.next_deadline()).min();
         let at = next?;
         if self.timer.is_some_and(|set| set <= at) {
@@ -81,12 +81,12 @@ impl Chain {
     }
 
     /// What left the chain since the last call, in order.
-    pub(super) fn take_left(&mut self) -> Vec<Out> {
+    pub(crate) fn take_left(&mut self) -> Vec<Out> {
         std::mem::take(&mut self.left)
     }
 
     /// Returns the list that [`Chain::take_left`] gave, to be filled again.
-    pub(super) fn give_back(&mut self, mut list: Vec<Out>) {
+    pub(crate) fn give_back(&mut self, mut list: Vec<Out>) {
         if self.left.is_empty() {
             list.clear();
             self.left = list;

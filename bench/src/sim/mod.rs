@@ -6,7 +6,7 @@
 
 mod app;
 mod bottleneck;
-mod chain;
+pub(crate) mod chain;
 mod headers;
 mod host;
 mod link;
@@ -214,6 +214,9 @@ impl Sim {
     pub fn add_host(&mut self, config: &HostConfig) -> usize {
         let seed = self.rng.random();
         let number = self.hosts.len();
+        if let Some(watch) = self.watch.as_mut() {
+            watch.knows_window(number, config.mptcp.window_option);
+        }
         self.hosts.push(Host::new(number, config, seed, self.now));
         self.timers.push(None);
         number
@@ -343,7 +346,10 @@ impl Sim {
     /// The next thing that happens. False when nothing does before `end`.
     fn step(&mut self, end: Instant) -> bool {
         match self.queue.peek() {
-            None => return false,
+            None => {
+                self.now = self.now.max(end);
+                return false;
+            }
             Some(next) if next.at > end => {
                 self.now = end;
                 return false;
@@ -626,7 +632,8 @@ impl Sim {
     }
 
     /// From now on judges what hosts send, packet by packet: right edges, DATA_ACKs, bytes
-    /// in flight. What they did wrong is in [`Sim::violations`].
+    /// in flight. What they did wrong is in [`Sim::violations`]. To be called before hosts
+    /// are added.
     pub fn watch(&mut self) {
         self.watch = Some(Watch::default());
     }

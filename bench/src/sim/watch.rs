@@ -6,16 +6,19 @@
 //! - the right edge that a subflow advertises (SEG.ACK + window) never moves left;
 //! - DATA_ACKs of a connection never go back, whichever subflow they travel on;
 //! - nothing is sent beyond the right edge of the subflow or that of the connection
-//!   (DATA_ACK + window) that the peer advertised, one byte of a window probe excepted.
+//!   (DATA_ACK + window, or the edge in the peer's window option once one has arrived)
+//!   that the peer advertised, one byte of a window probe excepted.
 
 use std::collections::{BTreeMap, HashMap};
 
 use braid_dataplane::checksum;
+use braid_dataplane::mptcp::Version;
 use braid_dataplane::time::Instant;
 use braid_dataplane::wire::mptcp::{DataAck, Dss, MptcpOption};
 use braid_dataplane::wire::packet::{self, ChecksumVerdict, Packet, TcpPacket};
 use braid_dataplane::wire::tcp::{Flags, SeqNumber};
 use braid_dataplane::wire::types::{DataSeq, FourTuple, Key};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// Violations that are kept: one is enough, a few tell more.
@@ -39,6 +42,7 @@ struct Flow {
     peer_edge: Option<SeqNumber>,
     key: Option<Key>,
     peer_key: Option<Key>,
+    version: Version,
     /// Own token of its connection.
     connection: Option<u32>,
 }
@@ -62,10 +66,14 @@ struct Connection {
     peer_acked: DataSeq,
     /// Furthest data-level right edge that the peer advertised.
     peer_edge: DataSeq,
+    /// The peer says it in an option of its own; header windows are the subflows' then.
+    peer_speaks: bool,
 }
 
 #[derive(Debug, Default)]
 struct View {
+    /// The host understands the window option.
+    knows_window: bool,
     flows: HashMap<FourTuple, Flow>,
     connections: BTreeMap<u32, Connection>,
 }
@@ -80,6 +88,11 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn violations(&self) -> &[String] {
         &self.violations
+    }
+
+    /// `host` understands the window option, or not.
+    pub(super) fn knows_window(&mut self, host: usize, knows: bool) {
+        self.view(host).knows_window = knows;
     }
 
     pub(super) fn sent(&mut self, now: Instant, host: usize, frame: &[u8]) {
@@ -168,11 +181,12 @@ impl View {
         for option in tcp.options.mptcp.iter() {
             match option {
                 MptcpOption::MpCapable {
-                    version: 1,
+                    version,
                     sender_key,
                     receiver_key,
                     ..
                 } => {
+                    flow.version = version_of(*version);
                     flow.key = flow.key.or(*sender_key);
                     flow.peer_key = flow.peer_key.or(*receiver_key);
                 }
@@ -243,20 +257,22 @@ impl View {
             let edge = SeqNumber(tcp.ack.0.wrapping_add(window));
             flow.peer_edge = Some(flow.peer_edge.unwrap_or(edge).later(edge));
         }
-        let mut data_ack = None;
+        let (mut data_ack, mut told) = (None, None);
         for option in tcp.options.mptcp.iter() {
             match option {
                 MptcpOption::MpCapable {
-                    version: 1,
+                    version,
                     sender_key,
                     receiver_key,
                     ..
                 } => {
+                    flow.version = version_of(*version);
                     flow.peer_key = flow.peer_key.or(*sender_key);
                     flow.key = flow.key.or(*receiver_key);
                 }
                 MptcpOption::MpJoinSyn { token, .. } => flow.connection = Some(token.0),
                 MptcpOption::Dss(dss) => data_ack = dss.data_ack.or(data_ack),
+                MptcpOption::Window { edge, .. } if self.knows_window => told = Some(*edge),
                 _ => {}
             }
         }
@@ -266,8 +282,16 @@ impl View {
                 let ack = wide(connection.peer_acked, ack);
                 connection.peer_acked = connection.peer_acked.later(ack);
             }
-            let edge = connection.peer_acked.0.wrapping_add(u64::from(window));
-            connection.peer_edge = connection.peer_edge.later(DataSeq(edge));
+            let edge = if let Some(low) = told {
+                connection.peer_speaks = true;
+                connection.peer_edge.expand(low)
+            } else if connection.peer_speaks {
+                connection.peer_edge
+            } else {
+                let edge = connection.peer_acked.0.wrapping_add(u64::from(window));
+                DataSeq(edge)
+            };
+            connection.peer_edge = connection.peer_edge.later(edge);
         }
     }
 
@@ -277,7 +301,9 @@ impl View {
             return;
         };
         if let (None, Some(own), Some(peer)) = (flow.connection, flow.key, flow.peer_key) {
-            let ((token, idsn), (peer_token, peer_idsn)) = (derive(own), derive(peer));
+            let version = flow.version;
+            let (token, idsn) = derive(version, own);
+            let (peer_token, peer_idsn) = derive(version, peer);
             flow.connection = Some(token);
             // The handshake's windows count from the first byte of data.
             let first = DataSeq(idsn.wrapping_add(1));
@@ -289,6 +315,7 @@ impl View {
                 acked: DataSeq(peer_idsn),
                 peer_acked: first,
                 peer_edge: DataSeq(idsn.wrapping_add(edge)),
+                peer_speaks: false,
             });
         }
     }
@@ -299,13 +326,26 @@ impl View {
     }
 }
 
-/// Token and initial data sequence number (RFC 8684 §3.2, §3.1).
-fn derive(key: Key) -> (u32, u64) {
-    let hash = Sha256::digest(key.0.to_be_bytes());
-    let mut idsn = [0; 8];
-    idsn.copy_from_slice(&hash[24..32]);
-    let token = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-    (token, u64::from_be_bytes(idsn))
+fn version_of(number: u8) -> Version {
+    if number == 0 {
+        Version::V0
+    } else {
+        Version::V1
+    }
+}
+
+/// Token and initial data sequence number: first and last bits of a hash of the key
+/// (RFC 8684 §3.2, §3.1; RFC 6824 with SHA-1).
+fn derive(version: Version, key: Key) -> (u32, u64) {
+    let key = key.0.to_be_bytes();
+    let hash = match version {
+        Version::V0 => Sha1::digest(key).to_vec(),
+        Version::V1 => Sha256::digest(key).to_vec(),
+    };
+    let (mut token, mut idsn) = ([0; 4], [0; 8]);
+    token.copy_from_slice(&hash[..4]);
+    idsn.copy_from_slice(&hash[hash.len() - 8..]);
+    (u32::from_be_bytes(token), u64::from_be_bytes(idsn))
 }
 
 fn wide(near: DataSeq, ack: DataAck) -> DataSeq {

@@ -1,62 +1,99 @@
 //! Middleboxes of the catalogue on the paths of the main connection, and what they excuse.
 //!
-//! Known to fail together with the swarm's faults, and therefore left out until mended:
-//!
-//! - B9, B18 and B19 (options stripped late, a key altered): on the only subflow, what
-//!   was acknowledged but not DATA_ACKed is sent again as new subflow bytes; a receiver that
-//!   falls back after that takes the repetition for new data, and the stream is wrong;
-//! - D5 and D6 (segments merged) on one path with loss: the stream can stand still;
-//! - C7 (options stripped on a joined path) and G5 (window zeroed now and then): the same;
-//! - F1 to F7 (payload changed): a client whose peer has forgotten the connection goes on
-//!   joining, and each attempt restarts the time that it may be without a subflow.
+//! An entry's own list of outcomes says what a connection may come to; a connection that
+//! begins on another path than the main one meets the box in another placement. Boxes that
+//! change payload have taps beside them, so that what an application got can be compared
+//! with what plain TCP would have delivered.
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
-use crate::middlebox::catalogue::{Oracle, Outcomes, Placement, catalogue};
+use crate::middlebox::Toward;
+use crate::middlebox::catalogue::{Entry, Oracle, Outcomes, Placement, catalogue, entry};
+use crate::middlebox::tap::{Streams, Tap};
 use crate::sim::Sim;
 
 /// Share of the seeds with a middlebox.
 const SHARE: f64 = 0.5;
 
-/// Entries that do not mix with the swarm's faults, or that the dataplane does not yet
-/// survive together with them; the gauntlet runs all of them on clean paths.
-const LEFT_OUT: &[&str] = &[
-    // They acknowledge data for the receiver, which the network behind them then loses.
-    "E1", "E2", "E3",
-    // What gets through suffices to trickle on for hours of virtual time.
-    "A2", "G4", "I3", "L1", // Known defects, see the module documentation.
-    "B9", "B18", "B19", "C7", "D5", "D6", "G5", "F1", "F2", "F3", "F4", "F5", "F6", "F7",
-];
-
 /// What the middleboxes of a world excuse.
 #[derive(Clone, Debug)]
 pub(super) struct Boxes {
-    /// The entry's number.
-    pub(super) id: &'static str,
-    /// Connections may end in any way, if they say which: RFC 8684 allows an error there, or
-    /// a subflow that dies while faults keep the others from helping.
-    pub(super) may_fail: bool,
-    /// Payload may arrive changed: no checksum of MPTCP need have seen it.
-    pub(super) alters: bool,
+    /// Which behaviour.
+    pub(super) entry: &'static Entry,
+    placement: Placement,
+    /// Which of the main connection's links have a box.
+    covered: Vec<bool>,
+    /// What passed towards client and server on the main connection's first link, behind
+    /// boxes that change payload.
+    pub(super) taps: Option<[Streams; 2]>,
 }
 
-/// Puts the boxes of a random entry where it may stand.
+impl Boxes {
+    /// Payload may arrive changed: no checksum of MPTCP need have seen it.
+    pub(super) fn alters(&self) -> bool {
+        self.entry.oracle == Oracle::Altered
+    }
+
+    /// What RFC 8684 allows a connection that begins on `link`.
+    fn allowed(&self, link: usize) -> Outcomes {
+        let all = self.covered.iter().all(|c| *c);
+        let placement = match (self.covered.len(), self.covered.get(link)) {
+            (1, _) => Placement::One,
+            _ if all => Placement::Both,
+            (_, Some(true)) => Placement::First,
+            _ => Placement::Joined,
+        };
+        let allowed = self.entry.allows(placement);
+        // Entries that are about joining say nothing of other places.
+        allowed
+            .or(self.entry.allows(self.placement))
+            .map_or(Outcomes::ERROR, |a| {
+                if allowed.is_none() {
+                    a.or(Outcomes::ERROR)
+                } else {
+                    a
+                }
+            })
+    }
+
+    /// Whether a connection that begins on `link` may fail, if it says so. It may if the
+    /// entry lets its subflow be reset and there is no path without the box, or if it
+    /// `joins` none.
+    pub(super) fn may_fail(&self, link: usize, joins: bool) -> bool {
+        let allowed = self.allowed(link);
+        let clean = self.covered.iter().any(|c| !c);
+        let met = self.covered.get(link).copied().unwrap_or(false);
+        allowed.contains(Outcomes::ERROR)
+            || (allowed.contains(Outcomes::RESET) && met && !(clean && joins))
+    }
+
+    /// What changed payload, over all flows.
+    pub(super) fn edits(&self, sim: &Sim) -> u64 {
+        const EDITS: [&str; 3] = ["edits", "answers", "bytes changed"];
+        let links = (0..self.covered.len()).filter(|link| self.covered[*link]);
+        let counts = links.flat_map(|link| sim.elements(link).iter().flat_map(|e| e.counts()));
+        counts.filter(|c| EDITS.contains(&c.0)).map(|c| c.1).sum()
+    }
+}
+
+/// Puts the boxes of a random entry, or of `only` that one, where it may stand.
 pub(super) fn place(
     sim: &mut Sim,
     rng: &mut StdRng,
     story: &mut Vec<String>,
     paths: usize,
     first: usize,
+    only: Option<&str>,
 ) -> Option<Boxes> {
-    if !rng.random_bool(SHARE) {
+    let entry = if let Some(id) = only {
+        entry(id)?
+    } else if rng.random_bool(SHARE) {
+        let entries = catalogue();
+        &entries[rng.random_range(0..entries.len())]
+    } else {
         return None;
-    }
-    let entries = catalogue();
-    let entry = &entries[rng.random_range(0..entries.len())];
-    if LEFT_OUT.contains(&entry.id) {
-        return None;
-    }
+    };
     let variants: Vec<_> = entry.variants.iter().filter(|v| v.simulated).collect();
     let fits = |p: &Placement| (*p == Placement::One) == (paths == 1);
     let placements: Vec<Placement> = entry.placements().filter(fits).collect();
@@ -65,30 +102,39 @@ pub(super) fn place(
     }
     let variant = variants[rng.random_range(0..variants.len())];
     let placement = placements[rng.random_range(0..placements.len())];
-    for link in 0..paths {
-        let here = match placement {
-            Placement::One | Placement::Both => true,
-            Placement::First => link == first,
-            Placement::Joined => link != first,
-        };
-        if here {
+    let here = |link: usize| match placement {
+        Placement::One | Placement::Both => true,
+        Placement::First => link == first,
+        Placement::Joined => link != first,
+    };
+    let covered: Vec<bool> = (0..paths).map(here).collect();
+    let alters = entry.oracle == Oracle::Altered;
+    let mut taps = None;
+    for (link, covered) in covered.iter().enumerate() {
+        let (to_client, client_side) = Tap::new(Toward::Client);
+        let (to_server, server_side) = Tap::new(Toward::Server);
+        let tapped = alters && link == first;
+        if tapped {
+            sim.add_element(link, Box::new(to_client));
+        }
+        if *covered {
             for element in (variant.build)(rng.random()) {
                 sim.add_element(link, element);
             }
         }
+        if tapped {
+            sim.add_element(link, Box::new(to_server));
+            taps = Some([client_side, server_side]);
+        }
     }
-    let allows = |outcome| entry.allowed.iter().any(|(_, o)| o.contains(outcome));
-    // A connection beside the main one may meet the box in any placement.
-    let may_fail = allows(Outcomes::ERROR)
-        || allows(Outcomes::RESET)
-        || entry.allowed.len() < Placement::ALL.len();
     story.push(format!(
         "box {} ({}, {}), {placement:?}",
         entry.id, entry.name, variant.name
     ));
     Some(Boxes {
-        id: entry.id,
-        may_fail,
-        alters: entry.oracle == Oracle::Altered,
+        entry,
+        placement,
+        covered,
+        taps,
     })
 }

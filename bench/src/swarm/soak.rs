@@ -11,8 +11,8 @@ use clap::Args;
 
 use super::run;
 
-/// Failures after which a soak stops: they have a common cause.
-const FAILURES_MAX: usize = 20;
+/// Failures that leave a trace.
+const TRACES_MAX: usize = 20;
 
 /// `braid-bench soak`.
 #[derive(Args, Debug)]
@@ -26,6 +26,15 @@ pub struct Arguments {
     /// Threads [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
+    /// Stop after so many failures
+    #[arg(long, default_value_t = 20)]
+    failures: usize,
+    /// Only with the middlebox of this number, wherever it can stand
+    #[arg(long, value_name = "ID")]
+    only: Option<String>,
+    /// How many seeds [default: as many as the time allows]
+    #[arg(long)]
+    seeds: Option<u64>,
     /// Where failing seeds leave their traces
     #[arg(long, default_value = "soak-failures")]
     directory: PathBuf,
@@ -42,6 +51,10 @@ pub struct Plan {
     pub time: Duration,
     /// Threads.
     pub threads: usize,
+    /// Failures after which it stops: they may have a common cause.
+    pub failures: usize,
+    /// The number of a middlebox that every seed gets.
+    pub only: Option<String>,
     /// Where failing seeds leave their traces.
     pub directory: PathBuf,
     /// Time between two lines of progress; `None` for silence.
@@ -63,6 +76,8 @@ pub struct Summary {
     pub boxed: u64,
     /// Seeds whose main connection a middlebox ended, with a reason, as RFC 8684 allows.
     pub ended: u64,
+    /// CPU time.
+    pub cpu: Duration,
     /// Seeds that failed, and why.
     pub failures: Vec<(u64, String)>,
 }
@@ -72,13 +87,14 @@ impl std::fmt::Display for Summary {
         write!(
             f,
             "{} seeds, {:.0} s simulated, {} MiB moved, {} faults, {} with middleboxes ({} of them ended early), \
-             {} failures",
+             {:.1} ms of CPU each, {} failures",
             self.seeds,
             self.simulated.as_secs_f64(),
             self.bytes >> 20,
             self.faults,
             self.boxed,
             self.ended,
+            self.cpu.as_secs_f64() * 1e3 / self.seeds.max(1) as f64,
             self.failures.len()
         )
     }
@@ -118,10 +134,11 @@ fn work(plan: &Plan, start: Instant, next: &AtomicU64, summary: &Mutex<Summary>)
         if plan.seeds.is_some_and(|seeds| number >= seeds) {
             return;
         }
-        let report = run::run(plan.first.wrapping_add(number));
+        let report = run::run(plan.first.wrapping_add(number), plan.only.as_deref());
         let mut total = summary.lock().unwrap_or_else(PoisonError::into_inner);
         total.seeds += 1;
         total.simulated += report.simulated;
+        total.cpu += report.cpu;
         total.bytes += report.bytes;
         total.faults += u64::from(report.faults);
         total.boxed += u64::from(report.middlebox.is_some());
@@ -130,10 +147,18 @@ fn work(plan: &Plan, start: Instant, next: &AtomicU64, summary: &Mutex<Summary>)
             line(progress, start, &total);
         }
         if let Some(failure) = report.failure {
+            let name = report
+                .middlebox
+                .map_or(String::new(), |id| format!("box {id}: "));
+            let failure = format!("{name}{failure}");
+            eprintln!("seed {}: {failure}", report.seed);
             total.failures.push((report.seed, failure));
-            let stop = total.failures.len() >= FAILURES_MAX;
+            let count = total.failures.len();
+            let stop = count >= plan.failures;
             drop(total);
-            keep(report.seed, &plan.directory);
+            if count <= TRACES_MAX {
+                keep(report.seed, plan.only.as_deref(), &plan.directory);
+            }
             if stop {
                 // Others see that no seed is left.
                 next.store(u64::MAX / 2, Ordering::Relaxed);
@@ -159,9 +184,9 @@ fn line(every: Duration, start: Instant, total: &Summary) {
 }
 
 /// Runs a failed seed again and keeps its packets.
-fn keep(seed: u64, directory: &Path) {
+fn keep(seed: u64, only: Option<&str>, directory: &Path) {
     let text = match std::fs::create_dir_all(directory) {
-        Ok(()) => run::replay(seed, directory).1,
+        Ok(()) => run::replay(seed, only, directory).1,
         Err(e) => format!("seed {seed}: no directory for its trace: {e}"),
     };
     // A failure that is reported nowhere would be worse than one without a file.
@@ -169,7 +194,7 @@ fn keep(seed: u64, directory: &Path) {
     if std::fs::write(&file, &text).is_err() {
         eprintln!("{text}");
     }
-    eprintln!("seed {seed} failed: {}", file.display());
+    eprintln!("seed {seed}: see {}", file.display());
 }
 
 /// Runs `braid-bench soak`.
@@ -181,9 +206,11 @@ pub fn command(arguments: &Arguments) -> std::io::Result<ExitCode> {
         Duration::try_from_secs_f64(arguments.hours * 3600.0).map_err(std::io::Error::other)?;
     let plan = Plan {
         first: arguments.seed.unwrap_or_else(seed_of_clock),
-        seeds: None,
+        seeds: arguments.seeds,
         time,
         threads: arguments.threads.unwrap_or_else(cores),
+        failures: arguments.failures,
+        only: arguments.only.clone(),
         directory: arguments.directory.clone(),
         progress: Some(Duration::from_secs(10)),
     };

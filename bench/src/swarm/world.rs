@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use braid_dataplane::mptcp::{ChecksumPolicy, MptcpConfig, SchedulerKind};
-use braid_dataplane::tcp::CongestionKind;
+use braid_dataplane::mptcp::{ChecksumPolicy, MptcpConfig, SchedulerKind, Version};
+use braid_dataplane::tcp::{CongestionKind, EcnPolicy};
 use braid_dataplane::wire::types::AddressId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -41,6 +41,8 @@ pub struct World {
     pub(super) others: Vec<Other>,
     pub(super) faults: Vec<Trigger>,
     pub(super) boxes: Option<Boxes>,
+    /// The client opens and reopens subflows.
+    pub(super) joins: bool,
 }
 
 /// The connection that every seed has.
@@ -53,12 +55,18 @@ pub(super) struct Main {
     pub(super) down: u64,
     pub(super) up: u64,
     pub(super) echo: bool,
+    /// The link of its first subflow.
+    pub(super) first: usize,
+    /// Some end wants checksums.
+    pub(super) checksum: bool,
 }
 
 /// A connection beside it.
 #[derive(Debug)]
 pub(super) struct Other {
     pub(super) host: usize,
+    /// The link of its first subflow.
+    pub(super) link: usize,
     pub(super) token: u32,
     pub(super) client: Outcomes,
     /// Bytes that the client has to receive.
@@ -126,9 +134,9 @@ pub(super) enum Trouble {
     },
 }
 
-/// Builds the world of a seed.
+/// Builds the world of a seed, with the middlebox `only` if one is named.
 #[must_use]
-pub fn build(seed: u64) -> World {
+pub fn build(seed: u64, only: Option<&str>) -> World {
     // The simulation draws from a stream of its own.
     let mut rng = StdRng::seed_from_u64(seed ^ 0x5ca1_ab1e_0000_0000);
     let mut story = Vec::new();
@@ -137,8 +145,11 @@ pub fn build(seed: u64) -> World {
     sim.watch();
 
     let hosts = one(&mut rng, &[2, 2, 2, 3, 4]);
+    let (mut joins, mut checksum) = (false, false);
     for host in 0..hosts {
         let config = host_config(&mut rng);
+        joins |= host == CLIENT && config.join;
+        checksum |= host <= SERVER && config.mptcp.checksum == ChecksumPolicy::Always;
         story.push(format!("host{host}: {}", describe(&config)));
         sim.add_host(&config);
     }
@@ -162,8 +173,12 @@ pub fn build(seed: u64) -> World {
         }
     }
 
+    let first = rng.random_range(0..paths);
+    let boxes = boxes::place(&mut sim, &mut rng, &mut story, paths, first, only);
     let down = EACH_WAY + rng.random_range(0..EACH_WAY / 4);
-    let echo = rng.random_bool(0.5);
+    // What a box changed on the way up would come back changed.
+    let alters = boxes.as_ref().is_some_and(Boxes::alters);
+    let echo = rng.random_bool(0.5) && !alters;
     let up = if echo {
         down
     } else {
@@ -180,12 +195,14 @@ pub fn build(seed: u64) -> World {
         (SINK, Role::Peer { send: 0 }),
         (SOURCE, Role::Peer { send: SOURCE_BYTES }),
     ]);
-    let first = rng.random_range(0..paths);
-    let boxes = boxes::place(&mut sim, &mut rng, &mut story, paths, first);
     story.push(format!(
         "main: {up} bytes up, {down} down, echo {echo}, first on link{first}"
     ));
     let (token, client) = sim.connect(CLIENT, first, MAIN, Role::Peer { send: up });
+    if alters {
+        client.record();
+        outcomes[0].record();
+    }
     let main = Main {
         token,
         client,
@@ -193,6 +210,8 @@ pub fn build(seed: u64) -> World {
         down,
         up,
         echo,
+        first,
+        checksum,
     };
     let others = others(&mut sim, &mut rng, &mut story, hosts);
     let faults = faults(&mut rng, &mut story, paths);
@@ -204,6 +223,7 @@ pub fn build(seed: u64) -> World {
         others,
         faults,
         boxes,
+        joins,
     }
 }
 
@@ -230,6 +250,11 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
                 SchedulerKind::Ecf,
             ],
         ),
+        window_option: rng.random_bool(0.2),
+        fast_open: rng.random_bool(0.2),
+        early_answers: rng.random_bool(0.5),
+        allow_v0: rng.random_bool(0.5),
+        connect_version: one(rng, &[Version::V1, Version::V1, Version::V1, Version::V0]),
         ..MptcpConfig::default()
     };
     let tcp = &mut mptcp.tcp;
@@ -242,6 +267,10 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
             CongestionKind::Olia,
             CongestionKind::Balia,
         ],
+    );
+    tcp.ecn = one(
+        rng,
+        &[EcnPolicy::Off, EcnPolicy::Passive, EcnPolicy::Always],
     );
     tcp.window_scale = rng.random_bool(0.9);
     tcp.timestamps = rng.random_bool(0.8);
@@ -261,8 +290,14 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
 fn describe(config: &HostConfig) -> String {
     let (mptcp, tcp) = (&config.mptcp, &config.mptcp.tcp);
     format!(
-        "checksum {:?}, buffers {} in {} out, subflows {}, {:?}, {:?}, wscale {}, timestamps {}, sack {}, \
+        "{:?} (v0 {}), fast open {} {}, window option {}, {:?}, checksum {:?}, buffers {} in {} out, subflows {}, {:?}, {:?}, wscale {}, timestamps {}, sack {}, \
          pacing {}, hystart {}, frames {}, ring {}, join {}",
+        mptcp.connect_version,
+        mptcp.allow_v0,
+        mptcp.fast_open,
+        mptcp.early_answers,
+        mptcp.window_option,
+        tcp.ecn,
         mptcp.checksum,
         mptcp.recv_buffer_bytes,
         mptcp.send_buffer_bytes,
@@ -362,6 +397,7 @@ fn others(sim: &mut Sim, rng: &mut StdRng, story: &mut Vec<String>, hosts: usize
             let (token, client) = sim.connect(host, link, port, role);
             others.push(Other {
                 host,
+                link,
                 token,
                 client,
                 down,

@@ -26,8 +26,10 @@ pub struct Service {
     pub name: String,
     /// `ADDRESS:PORT` or `*:PORT`.
     pub listen: String,
-    /// `echo`, `sink` or `source`.
+    /// `echo`, `sink`, `source` or `exchange`.
     pub app: String,
+    /// For `source` and `exchange`.
+    pub bytes: Option<u64>,
 }
 
 impl Service {
@@ -38,6 +40,7 @@ impl Service {
             name: app.to_owned(),
             listen: listen.into(),
             app: app.to_owned(),
+            bytes: None,
         }
     }
 }
@@ -49,9 +52,9 @@ pub struct Connect {
     pub name: String,
     /// Server.
     pub to: SocketAddr,
-    /// `source` or `sink` or `echo`.
+    /// `source`, `sink`, `echo` or `exchange`.
     pub app: String,
-    /// For `source`.
+    /// For `source` and `exchange`.
     pub bytes: Option<u64>,
 }
 
@@ -135,6 +138,9 @@ impl Config {
                 "\n[[service]]\nname = {:?}\nlisten = {:?}\napp = {:?}",
                 service.name, service.listen, service.app
             );
+            if let Some(bytes) = service.bytes {
+                let _ = writeln!(toml, "bytes = \"{bytes}B\"");
+            }
         }
         for connect in &self.connects {
             let _ = writeln!(
@@ -156,10 +162,11 @@ impl Config {
     }
 }
 
-/// A running braidd, in the testbed's `braid` namespace.
+/// A running braidd, in one of the testbed's namespaces.
 #[derive(Debug)]
 pub struct Braidd<'a> {
     testbed: &'a Testbed,
+    role: Role,
     programs: PathBuf,
     config: PathBuf,
     socket: PathBuf,
@@ -167,14 +174,26 @@ pub struct Braidd<'a> {
 }
 
 impl<'a> Braidd<'a> {
-    /// Starts it and waits until it is ready. `programs` is where the binaries are.
+    /// Starts it in the `braid` namespace and waits until it is ready. `programs` is where the
+    /// binaries are.
     pub fn start(testbed: &'a Testbed, programs: &Path, config: &Config) -> Result<Self> {
-        let file = testbed.directory().join("braid.toml");
-        let socket = testbed.directory().join("control.sock");
+        Self::start_as(Role::Braid, testbed, programs, config)
+    }
+
+    /// As [`Braidd::start`], in any namespace: one for each.
+    pub fn start_as(
+        role: Role,
+        testbed: &'a Testbed,
+        programs: &Path,
+        config: &Config,
+    ) -> Result<Self> {
+        let file = testbed.directory().join(format!("{}.toml", role.as_str()));
+        let socket = testbed.directory().join(format!("{}.sock", role.as_str()));
         std::fs::write(&file, config.to_toml(&socket))?;
-        let process = Self::spawn(testbed, programs, &file)?;
+        let process = Self::spawn(role, testbed, programs, &file)?;
         Ok(Self {
             testbed,
+            role,
             programs: programs.to_owned(),
             config: file,
             socket,
@@ -182,14 +201,14 @@ impl<'a> Braidd<'a> {
         })
     }
 
-    fn spawn(testbed: &Testbed, programs: &Path, config: &Path) -> Result<Process> {
+    fn spawn(role: Role, testbed: &Testbed, programs: &Path, config: &Path) -> Result<Process> {
         let braidd = programs.join("braidd");
         let argv = [
             &*braidd.to_string_lossy(),
             "--config",
             &config.to_string_lossy(),
         ];
-        let mut process = testbed.start(Role::Braid, "braidd", &argv)?;
+        let mut process = testbed.start(role, "braidd", &argv)?;
         process.expect_line("braidd ready", READY_TIMEOUT)?;
         Ok(process)
     }
@@ -201,7 +220,7 @@ impl<'a> Braidd<'a> {
 
     /// Starts braidd again after [`Braidd::kill`].
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(self.testbed, &self.programs, &self.config)?;
+        self.process = Self::spawn(self.role, self.testbed, &self.programs, &self.config)?;
         Ok(())
     }
 
@@ -231,7 +250,7 @@ impl<'a> Braidd<'a> {
     pub fn ask(&self, args: &[&str]) -> Result<Value> {
         let argv = self.braid(args);
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        let text = self.testbed.run(Role::Braid, &argv)?;
+        let text = self.testbed.run(self.role, &argv)?;
         if text.trim().is_empty() {
             return Ok(Value::Null);
         }
@@ -242,7 +261,7 @@ impl<'a> Braidd<'a> {
     pub fn monitor(&self) -> Result<Process> {
         let argv = self.braid(&["monitor"]);
         let argv: Vec<_> = argv.iter().map(String::as_str).collect();
-        self.testbed.start(Role::Braid, "monitor", &argv)
+        self.testbed.start(self.role, "monitor", &argv)
     }
 
     /// Counters that are not zero.

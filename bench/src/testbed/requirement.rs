@@ -10,6 +10,21 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 /// Programs that the tests run.
 pub const PROGRAMS: &[&str] = &["braidd", "braid", "braid-dataplane", "braid-bench"];
 
+/// One of each kind that the tests use.
+const NFT_RULES: &str = "table ip probe {
+    ct helper ftp { type \"ftp\" protocol tcp; }
+    chain prerouting { type filter hook prerouting priority filter;
+        tcp dport 21 ct helper set \"ftp\"
+    }
+    chain forward { type filter hook forward priority mangle;
+        reset tcp option 30
+        tcp flags syn tcp option maxseg size set 600
+        ct state invalid,untracked synproxy mss 1460 wscale 7 timestamp sack-perm
+    }
+    chain postrouting { type nat hook postrouting priority srcnat; masquerade
+    }
+}";
+
 /// Something that may be missing.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum Requirement {
@@ -21,6 +36,8 @@ pub enum Requirement {
     XdpSockets,
     /// iptables' TCPOPTSTRIP.
     OptionStripping,
+    /// nftables with option stripping, connection tracking, NAT, the FTP helper and SYNPROXY.
+    Netfilter,
     /// Two cores: one per worker.
     TwoCores,
     /// The programs under test.
@@ -68,6 +85,19 @@ impl Requirement {
                     Ok(out) if out.status.success() => None,
                     Ok(out) => Some(format!(
                         "iptables has no TCPOPTSTRIP: {}",
+                        String::from_utf8_lossy(&out.stderr).trim()
+                    )),
+                    Err(e) => Some(format!("unshare: {e}")),
+                }
+            }
+            Self::Netfilter => {
+                let tried = Command::new("unshare")
+                    .args(["-n", "nft", NFT_RULES])
+                    .output();
+                match tried {
+                    Ok(out) if out.status.success() => None,
+                    Ok(out) => Some(format!(
+                        "nftables lacks something: {}",
                         String::from_utf8_lossy(&out.stderr).trim()
                     )),
                     Err(e) => Some(format!("unshare: {e}")),

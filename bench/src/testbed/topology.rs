@@ -7,6 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
 
 use super::Result;
@@ -49,6 +50,8 @@ pub struct Options {
     pub queues: u8,
     /// A forwarding namespace in the middle.
     pub hop: bool,
+    /// The namespace in the middle forwards nothing: a program is to join its interfaces.
+    pub cut: bool,
     /// Whose kernel announces its further addresses.
     pub announce: Option<Role>,
 }
@@ -61,6 +64,7 @@ impl Default for Options {
             offloads: true,
             queues: 1,
             hop: false,
+            cut: false,
             announce: None,
         }
     }
@@ -165,6 +169,9 @@ impl Testbed {
             .args(["--announce", options.announce.map_or("none", Role::as_str)]);
         if options.hop {
             command.arg("--hop");
+        }
+        if options.cut {
+            command.arg("--cut");
         }
         let testbed = Self {
             name: name.to_owned(),
@@ -319,6 +326,13 @@ impl Testbed {
         Ok(())
     }
 
+    /// A namespace, for threads to enter.
+    pub fn namespace_handle(&self, role: Role) -> Result<Namespace> {
+        let path = Path::new("/var/run/netns").join(self.namespace(role));
+        let file = std::fs::File::open(&path).map_err(|e| failure!("{}: {e}", path.display()))?;
+        Ok(Namespace(file))
+    }
+
     /// Bytes through the interface of each path, at `role`'s end. Frames that an XDP
     /// program takes away or an AF_XDP socket sends count at the other end only, so
     /// look at the peer's.
@@ -340,6 +354,17 @@ impl Testbed {
     pub fn counters(&self, role: Role) -> Result<BTreeMap<String, u64>> {
         let text = self.run(role, &["cat", "/proc/net/snmp", "/proc/net/netstat"])?;
         Ok(parse_counters(&text))
+    }
+}
+
+/// A network namespace that a thread may enter.
+#[derive(Debug)]
+pub struct Namespace(std::fs::File);
+
+impl Namespace {
+    /// Moves the calling thread into it, for good: sockets that it opens are there.
+    pub fn enter(&self) -> Result<()> {
+        setns(&self.0, CloneFlags::CLONE_NEWNET).map_err(|e| failure!("setns: {e}"))
     }
 }
 

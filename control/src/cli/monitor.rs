@@ -94,6 +94,17 @@ fn connection(event: &Event) -> String {
         Event::FellBack { token, reason } => {
             format!("[FELL_BACK] token={token:08x} reason={reason}")
         }
+        Event::Checked { token, findings } => {
+            let mut out = format!(
+                "[CHECKED] token={token:08x} received={} eof={}",
+                findings.received,
+                u8::from(findings.eof)
+            );
+            if let Some((first, last)) = findings.wrong {
+                let _ = write!(out, " wrong={first}-{last}");
+            }
+            out
+        }
         Event::Closed { token, reason } => {
             format!("[CLOSED] token={token:08x} reason=\"{reason}\"")
         }

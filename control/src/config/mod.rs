@@ -134,6 +134,8 @@ pub struct MptcpConfig {
     pub ecn: EcnPolicy,
     /// TCP Fast Open.
     pub fast_open: bool,
+    /// SYN cookies while a backlog is full.
+    pub syn_cookies: bool,
     /// How long a connection without a subflow waits for a new one.
     pub subflowless_timeout: Duration,
     /// The connection-level window in an experimental option, to peers that have it, too.
@@ -375,6 +377,7 @@ impl Config {
             ("mptcp.pacing", m.pacing == n.pacing),
             ("mptcp.ecn", m.ecn == n.ecn),
             ("mptcp.fast-open", m.fast_open == n.fast_open),
+            ("mptcp.syn-cookies", m.syn_cookies == n.syn_cookies),
             (
                 "mptcp.subflowless-timeout",
                 m.subflowless_timeout == n.subflowless_timeout,

@@ -65,6 +65,7 @@ pub(super) struct Mptcp {
     pub(super) pacing: Option<bool>,
     pub(super) ecn: Maybe<String>,
     pub(super) fast_open: Option<bool>,
+    pub(super) syn_cookies: Option<bool>,
     pub(super) subflowless_timeout: Maybe<String>,
     pub(super) window_option: Option<bool>,
     pub(super) deny_join_id0: Option<bool>,

@@ -198,15 +198,15 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[[service]]\nname = \"echo\"\nlisten = \"*:7\"\napp = \"http\"\n",
-        "t.toml:6: service.app: \"http\" is not known; allowed: echo, sink, source",
+        "t.toml:6: service.app: \"http\" is not known; allowed: echo, sink, source, exchange",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[[service]]\nname = \"echo\"\nlisten = \"*:7\"\napp = \"file\"\nroot = \"/srv\"\n",
-        "t.toml:6: service.app: \"file\" is not available in this version; allowed: echo, sink, source",
+        "t.toml:6: service.app: \"file\" is not available in this version; allowed: echo, sink, source, exchange",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[[service]]\nname = \"echo\"\nlisten = \"*:7\"\napp = \"echo\"\nbytes = \"1GiB\"\n",
-        "t.toml:7: service.bytes: does nothing with app = \"echo\"; allowed with: source",
+        "t.toml:7: service.bytes: does nothing with app = \"echo\"; allowed with: source, exchange",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[[service]]\nname = \"echo\"\nlisten = \"*:7\"\napp = \"echo\"\nto = \"10.0.0.5:80\"\n",
@@ -341,6 +341,24 @@ fn values_arrive() {
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
     assert_eq!(c.services[0].listen_line, 39);
     assert_eq!(c.interfaces[0].line, 13);
+}
+
+#[test]
+fn an_exchange_must_say_how_much() {
+    let with = |bytes: &str| {
+        parse(&format!(
+            "[[interface]]\nname = \"vb1\"\n[[service]]\nname = \"x\"\nlisten = \"*:7\"\napp = \"exchange\"\n{bytes}"
+        ))
+    };
+    let config = with("bytes = \"2MB\"\n").unwrap();
+    assert_eq!(
+        config.services[0].app,
+        AppSetup::Exchange { bytes: 2_000_000 }
+    );
+    assert_eq!(
+        with("").unwrap_err().to_string(),
+        "t.toml:6: service.bytes: is missing; app = \"exchange\" sends so much"
+    );
 }
 
 #[test]

@@ -455,6 +455,7 @@ impl<'a> Validator<'a> {
                 ],
             )?,
             fast_open: raw.fast_open.unwrap_or(false),
+            syn_cookies: raw.syn_cookies.unwrap_or(true),
             subflowless_timeout,
             window_option: raw.window_option.unwrap_or(false),
             deny_join_id0: raw.deny_join_id0.unwrap_or(false),
@@ -533,6 +534,7 @@ impl<'a> Validator<'a> {
             Echo,
             Sink,
             Source,
+            Exchange,
         }
         let kind = self.word(
             &format!("{table}.app"),
@@ -541,6 +543,7 @@ impl<'a> Validator<'a> {
                 ("echo", Is(App::Echo)),
                 ("sink", Is(App::Sink)),
                 ("source", Is(App::Source)),
+                ("exchange", Is(App::Exchange)),
                 ("file", Later),
                 ("relay", Later),
             ],
@@ -551,11 +554,19 @@ impl<'a> Validator<'a> {
             (App::Source, Some(b)) => Ok(AppSetup::Source {
                 bytes: Some(self.size(&key, b)?),
             }),
+            (App::Exchange, Some(b)) => Ok(AppSetup::Exchange {
+                bytes: self.size(&key, b)?,
+            }),
+            (App::Exchange, None) => Err(self.error(
+                app,
+                &key,
+                "is missing; app = \"exchange\" sends so much".to_owned(),
+            )),
             (_, Some(b)) => Err(self.error(
                 b,
                 &key,
                 format!(
-                    "does nothing with app = \"{}\"; allowed with: source",
+                    "does nothing with app = \"{}\"; allowed with: source, exchange",
                     app.as_ref()
                 ),
             )),

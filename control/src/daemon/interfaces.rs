@@ -207,6 +207,14 @@ pub fn attach(
                     why = nic::mode_reason(*mode),
                     "attached"
                 );
+                if *mode == PortMode::Superframe
+                    && candidate.driver == "veth"
+                    && config.dataplane.cores.len() > 1
+                {
+                    warnings.push(format!(
+                        "{name} delivers everything to one worker: generic XDP sees all packets of a veth on queue 0; mode = \"native\" spreads them over queues, in frames of the MTU"
+                    ));
+                }
                 let xsks = xsks_fd(&program)?;
                 return Ok(Attached {
                     setup: InterfaceSetup {
@@ -300,6 +308,7 @@ pub fn mptcp(config: &Config) -> MptcpSetup {
         pacing: config.mptcp.pacing,
         ecn: config.mptcp.ecn,
         fast_open: config.mptcp.fast_open,
+        syn_cookies: config.mptcp.syn_cookies,
         subflows_max: config.path.subflows,
         accept_addresses: config.path.accept_addresses,
         subflowless_timeout_ms: u64::try_from(config.mptcp.subflowless_timeout.as_millis())
@@ -371,6 +380,10 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         ("mptcp.pacing", running.mptcp.pacing == m.pacing),
         ("mptcp.ecn", running.mptcp.ecn == m.ecn),
         ("mptcp.fast-open", running.mptcp.fast_open == m.fast_open),
+        (
+            "mptcp.syn-cookies",
+            running.mptcp.syn_cookies == m.syn_cookies,
+        ),
         (
             "mptcp.subflowless-timeout",
             running.mptcp.subflowless_timeout_ms == m.subflowless_timeout_ms,

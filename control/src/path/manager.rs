@@ -368,6 +368,7 @@ impl Manager {
                 }
             }
             Event::Created { .. }
+            | Event::Checked { .. }
             | Event::Echoed { .. }
             | Event::SubflowPriority { .. }
             | Event::SubflowStale { .. } => {}

@@ -4,16 +4,18 @@
 //! dispatches by `match` and not through a pointer.
 
 mod echo;
+mod exchange;
 pub mod pattern;
 mod sink;
 mod source;
 
 pub use echo::Echo;
+pub use exchange::Exchange;
 pub use sink::Sink;
 pub use source::Source;
 
 use crate::checksum::Sum;
-use crate::mptcp::{Application, CloseReason, RecvStream, SendState};
+use crate::mptcp::{Application, CloseReason, Findings, RecvStream, SendState};
 
 /// The applications a service can name in the configuration.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub enum App {
     Sink(Sink),
     /// Sends the [`pattern`].
     Source(Source),
+    /// Sends the [`pattern`] and checks what comes.
+    Exchange(Box<Exchange>),
 }
 
 macro_rules! each {
@@ -32,6 +36,7 @@ macro_rules! each {
             App::Echo($app) => $call,
             App::Sink($app) => $call,
             App::Source($app) => $call,
+            App::Exchange($app) => $call,
         }
     };
 }
@@ -55,6 +60,10 @@ impl Application for App {
 
     fn backlog(&self, rx: &RecvStream) -> Option<u64> {
         each!(self, app => app.backlog(rx))
+    }
+
+    fn findings(&self) -> Option<Findings> {
+        each!(self, app => app.findings())
     }
 
     fn on_closed(&mut self, reason: CloseReason) {

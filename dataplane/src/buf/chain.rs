@@ -6,6 +6,13 @@ use crate::checksum::Sum;
 
 use super::piece::Piece;
 
+/// Payloads shorter than this are copied to the heap when they have to wait: a one-byte segment
+/// would pin a whole frame.
+pub const COPYBREAK_BYTES: usize = 512;
+/// Dust that waits is copied together in pieces of up to so many bytes: few enough to be copied
+/// again when a piece is cut, enough to make what a piece costs beside them small.
+pub const COALESCED_BYTES_MAX: usize = 4096;
+
 /// The contiguous payload of one segment or superframe, or of several that were
 /// received in order. Has no empty pieces.
 #[derive(Debug, Default)]
@@ -36,6 +43,28 @@ impl Chain {
             self.len += piece.len();
             self.pieces.push(piece);
         }
+    }
+
+    /// Appends bytes that will wait. Short pieces are copied together: each by itself would
+    /// pin a frame, or cost several times its length.
+    pub fn push_waiting(&mut self, piece: Piece) {
+        if piece.len() < COPYBREAK_BYTES
+            && let Some(last) = self.pieces.last_mut()
+        {
+            if last.len() < COPYBREAK_BYTES {
+                last.copy_out();
+            }
+            if last.absorb(&piece, COALESCED_BYTES_MAX) {
+                self.len += piece.len();
+                return;
+            }
+        }
+        self.push(piece);
+    }
+
+    /// Copies a short payload that will wait, so that it does not pin a frame. True if it did.
+    pub fn copybreak(&mut self) -> bool {
+        self.len < COPYBREAK_BYTES && self.copy_out() > 0
     }
 
     /// Moves all pieces of `other` to the end.

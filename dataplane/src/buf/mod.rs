@@ -34,7 +34,7 @@ mod pool;
 mod tests;
 
 pub use arena::{HEADROOM_BYTES, HeapRegion, Region};
-pub use chain::Chain;
+pub use chain::{COALESCED_BYTES_MAX, COPYBREAK_BYTES, Chain};
 pub use frame::Frame;
 pub use piece::Piece;
 pub use pool::{FrameAccounting, FramePool, Lent};

@@ -20,7 +20,7 @@ pub struct Piece {
 #[derive(Debug)]
 enum Store {
     Frame(Frame),
-    Heap(Box<[u8]>),
+    Heap(Vec<u8>),
 }
 
 impl Store {
@@ -56,7 +56,7 @@ impl Piece {
     #[must_use]
     pub fn copied(bytes: &[u8], sum: Option<Sum>) -> Self {
         Self {
-            store: Store::Heap(bytes.into()),
+            store: Store::Heap(bytes.to_vec()),
             start: 0,
             end: bytes.len(),
             sum,
@@ -156,7 +156,7 @@ impl Piece {
     #[must_use]
     pub fn split_off(&mut self, at: usize) -> Piece {
         let tail = &self.bytes()[at..];
-        let mut copy = vec![0; tail.len()].into_boxed_slice();
+        let mut copy = vec![0; tail.len()];
         let tail_sum = copy_and_sum(&mut copy, tail);
         let end = copy.len();
         if at < self.len() {
@@ -177,7 +177,7 @@ impl Piece {
         if !self.pins_frame() {
             return false;
         }
-        let mut copy = vec![0; self.len()].into_boxed_slice();
+        let mut copy = vec![0; self.len()];
         if self.sum.is_some() {
             copy.copy_from_slice(self.bytes());
         } else {
@@ -185,6 +185,25 @@ impl Piece {
         }
         (self.start, self.end) = (0, copy.len());
         self.store = Store::Heap(copy);
+        true
+    }
+
+    /// Takes the bytes of `next`, which follow this piece's, if this piece is on the heap and
+    /// stays within `limit` bytes. False if not: dust that waits is to be kept together.
+    pub fn absorb(&mut self, next: &Piece, limit: usize) -> bool {
+        let odd = self.len() % 2 == 1;
+        let Store::Heap(copy) = &mut self.store else {
+            return false;
+        };
+        if self.end != copy.len() || copy.len() + next.len() > limit {
+            return false;
+        }
+        copy.extend_from_slice(next.bytes());
+        self.end = copy.len();
+        self.sum = match (self.sum, next.sum) {
+            (Some(front), Some(back)) => Some(front.combine(back, odd)),
+            _ => None,
+        };
         true
     }
 

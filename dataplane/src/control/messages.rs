@@ -69,6 +69,8 @@ pub struct MptcpSetup {
     pub ecn: EcnPolicy,
     /// TCP Fast Open.
     pub fast_open: bool,
+    /// Answer SYNs by cookies while a backlog is full.
+    pub syn_cookies: bool,
     /// Subflows per connection at the most.
     pub subflows_max: u8,
     /// Announced addresses of the peer that are remembered, at the most.
@@ -116,6 +118,11 @@ pub enum AppSetup {
     Source {
         /// Bytes before the stream is closed; `None`: until the peer closes.
         bytes: Option<u64>,
+    },
+    /// Sends that pattern, and tells at the end whether the same came.
+    Exchange {
+        /// Bytes before the stream is closed.
+        bytes: u64,
     },
 }
 

@@ -211,10 +211,29 @@ pub trait Application {
         None
     }
 
+    /// What it found out about the bytes that it received, if it is of the kind that looks.
+    /// Asked when the connection is over, before `on_closed`.
+    fn findings(&self) -> Option<Findings> {
+        None
+    }
+
     /// The connection is over; nothing is called afterwards. Called once.
     fn on_closed(&mut self, reason: CloseReason) {
         let _ = reason;
     }
+}
+
+/// What an application found out about the bytes that it received.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct Findings {
+    /// How many.
+    pub received: u64,
+    /// The end of the stream was among them.
+    pub eof: bool,
+    /// Stream offsets of the first and the last byte that was not the expected one.
+    pub wrong: Option<(u64, u64)>,
+    /// SHA-256 of them all, in hexadecimal.
+    pub sha256: String,
 }
 
 /// What `poll` left behind.

@@ -10,7 +10,7 @@ use siphasher::sip::SipHasher13;
 use super::version::Version;
 use crate::tcp::TcpConfig;
 use crate::time::Instant;
-use crate::wire::types::FourTuple;
+use crate::wire::types::{FourTuple, Token};
 
 /// Policy for the DSS checksum (RFC 8684 §3.1, flag A).
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -66,6 +66,9 @@ pub struct MptcpConfig {
     /// Linux client takes such a DSS for a reason to fall back (seen on 6.18). Plain TCP is
     /// always answered early.
     pub early_answers: bool,
+    /// A SYN that finds the backlog full is answered without keeping anything (RFC 4987 §3.6),
+    /// not dropped.
+    pub syn_cookies: bool,
     /// DSS checksum policy.
     pub checksum: ChecksumPolicy,
     /// Version 0 (RFC 6824) is answered with version 0, not with plain TCP.
@@ -108,6 +111,7 @@ impl Default for MptcpConfig {
             enabled: true,
             fast_open: false,
             early_answers: false,
+            syn_cookies: true,
             checksum: ChecksumPolicy::default(),
             allow_v0: false,
             connect_version: Version::V1,
@@ -144,6 +148,12 @@ pub struct WorkerShare {
 impl WorkerShare {
     /// The only worker there is.
     pub const SOLE: WorkerShare = WorkerShare { index: 0, count: 1 };
+
+    /// A connection with this token is this worker's.
+    #[must_use]
+    pub fn owns(self, token: Token) -> bool {
+        token.0 % self.count.max(1) == self.index
+    }
 }
 
 /// Keys of the worker's keyed functions. Drawn once at start; `Debug` shows nothing.
@@ -217,7 +227,7 @@ fn hash_tuple(key: &[u8; 16], tuple: &FourTuple) -> u64 {
     hasher.finish()
 }
 
-fn write_socket(hasher: &mut SipHasher13, end: SocketAddr) {
+pub(crate) fn write_socket(hasher: &mut SipHasher13, end: SocketAddr) {
     write_ip(hasher, end.ip());
     hasher.write_u16(end.port());
 }

@@ -83,7 +83,7 @@ impl<A: Application> Connection<A> {
         self.core.offer_fast_open(cookie, mss);
     }
 
-    fn with(core: Core, app: A) -> Self {
+    pub(super) fn with(core: Core, app: A) -> Self {
         Self {
             core,
             app,
@@ -243,6 +243,12 @@ impl<A: Application> Connection<A> {
         self.core.is_mptcp().then_some(self.core.fully_established)
     }
 
+    /// Joins of the peer that wait for their third ACK.
+    #[must_use]
+    pub fn joins_pending(&self) -> usize {
+        self.core.joins_pending()
+    }
+
     /// The next hop of the paths over `port` to `remote` has another hardware address.
     pub fn on_neighbour(&mut self, port: PortId, remote: IpAddr, mac: EthernetAddress) {
         for s in &mut self.core.subflows {
@@ -400,6 +406,12 @@ impl<A: Application> Connection<A> {
                 self.app.on_readable(&mut self.core.rx);
             }
             self.core.rx.clear();
+            if let Some(findings) = self.app.findings() {
+                cx.actions.events.push(Event::Checked {
+                    token: self.core.id,
+                    findings,
+                });
+            }
             self.app.on_closed(reason);
             cx.actions.events.push(Event::Closed {
                 token: self.core.id,

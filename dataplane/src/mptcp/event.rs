@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::api::{CloseReason, SubflowId};
+use super::api::{CloseReason, Findings, SubflowId};
 
 /// One thing that happened to a connection. `token` is the connection's own token; plain
 /// TCP connections have a locally unique number in its place.
@@ -46,6 +46,13 @@ pub enum Event {
         token: u32,
         /// Name of the counter that says why.
         reason: String,
+    },
+    /// A connection is about to be over, and this is what its application got.
+    Checked {
+        /// Connection.
+        token: u32,
+        /// What it found.
+        findings: Findings,
     },
     /// A connection is over.
     Closed {

@@ -257,6 +257,29 @@ impl Core {
             && self.subflows.len() == 1
     }
 
+    /// The subflow that has carried everything so far, if no other is left. Its bytes are
+    /// the stream: should its mappings be lost, the peer takes whatever comes for new data.
+    /// So nothing that has left on it may leave again under other subflow sequence numbers.
+    pub(crate) fn sole_carrier(&self) -> Option<usize> {
+        let s = self.subflows.first()?;
+        let sole = self.subflows.len() == 1 && s.initial && !self.was_multipath;
+        (sole && self.mode == Mode::Mptcp && s.is_usable()).then_some(0)
+    }
+
+    /// The only subflow has acknowledged what the connection has not, time after time, though
+    /// it was asked: mappings or DATA_ACKs are lost on the way.
+    pub(crate) fn acknowledged_in_vain(&mut self, cx: &mut Cx<'_>, i: usize) {
+        let joining = self
+            .subflows
+            .iter()
+            .any(|o| o.phase == Phase::PreEstablished);
+        if !joining {
+            self.options_vanished(cx, i);
+            // MP_FAIL has to travel on something.
+            self.subflows[i].tcp.ack_now();
+        }
+    }
+
     /// Falls back without a word: what carries an option does not arrive. The peer learns it
     /// from bare data (RFC 8684 §3.7).
     pub(crate) fn fall_back_mute(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {

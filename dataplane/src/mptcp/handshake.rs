@@ -43,7 +43,7 @@ fn is_corrupt(packet: &TcpPacket) -> bool {
 }
 
 /// Settings of one subflow's TCP.
-fn tcp_config(config: &MptcpConfig, path: &SubflowPath, mptcp: bool) -> TcpConfig {
+pub(crate) fn tcp_config(config: &MptcpConfig, path: &SubflowPath, mptcp: bool) -> TcpConfig {
     let headers = if path.tuple.is_ipv6() {
         HEADERS_V6
     } else {
@@ -154,7 +154,7 @@ impl Core {
     }
 
     /// What a peer's MP_CAPABLE says besides its flag A.
-    fn learn_offer(&mut self, offer: &Offer) {
+    pub(crate) fn learn_offer(&mut self, offer: &Offer) {
         self.remote_denies_join =
             self.version.has_flag_c() && offer.flags.contains(MpCapableFlags::NO_MORE_SUBFLOWS);
         if let Some(key) = offer.key {
@@ -162,13 +162,13 @@ impl Core {
         }
     }
 
-    fn learn_key(&mut self, key: Key) {
+    pub(crate) fn learn_key(&mut self, key: Key) {
         let remote = KeyMaterial::new(self.version, key);
         self.rcv_space = DataSpace::new(remote.idsn);
         self.remote = Some(remote);
     }
 
-    fn add_initial(&mut self, cx: &mut Cx<'_>, mut subflow: Subflow) {
+    pub(crate) fn add_initial(&mut self, cx: &mut Cx<'_>, mut subflow: Subflow) {
         subflow.initial = true;
         subflow.path.local_id = AddressId::INITIAL;
         subflow.path.remote_id = AddressId::INITIAL;

@@ -201,6 +201,7 @@ impl Core {
         self.reinject.acknowledge(self.send.una());
         self.data_rto = None;
         self.data_rto_backoff = 0;
+        self.unheard = None;
         self.arm_data_rto(cx.now);
         self.refill_hole();
     }
@@ -448,6 +449,7 @@ impl Core {
         }
         if ack > self.send.nxt() {
             self.closing.acknowledge(ack);
+            self.unheard = None;
         }
         self.acknowledge_stream(cx, ack.min(self.send.nxt()));
     }

@@ -18,6 +18,11 @@ use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::Flags;
 use crate::wire::types::Token;
 
+/// Joins of one connection that wait for their third ACK: half of the default of
+/// `subflows_max`, so that a flood with a token that was overheard leaves room to subflows that
+/// proved their key.
+pub(crate) const JOINS_PENDING_MAX: usize = 4;
+
 impl Core {
     /// Opens a subflow by MP_JOIN.
     pub(crate) fn open_subflow(
@@ -103,6 +108,10 @@ impl Core {
         let Ok(template) = template(&path) else {
             return Err(JoinReject::Malformed);
         };
+        if !self.make_room_for_join(cx) {
+            cx.counters.inc(Counter::MPJoinPendingOverflow);
+            return Err(JoinReject::Limit);
+        }
         path.remote_id = address_id;
         path.local_id = self.local_id_of(path.tuple.local);
         let tcp = accepted_tcp(cx, &path, syn, true, &FastOpenSyn::default());
@@ -115,6 +124,30 @@ impl Core {
         Ok(id)
     }
 
+    /// Joins that wait for the third ACK, which alone proves anything.
+    pub(crate) fn joins_pending(&self) -> usize {
+        let pending = |s: &&Subflow| s.phase == Phase::JoinAccepted && s.death.is_none();
+        self.subflows.iter().filter(pending).count()
+    }
+
+    /// Whether one more join may wait. Who knows the token can send any number of SYNs; one
+    /// that has not answered in time gives way, so that the path of the true peer stays open.
+    fn make_room_for_join(&mut self, cx: &mut Cx<'_>) -> bool {
+        if self.joins_pending() < JOINS_PENDING_MAX {
+            return true;
+        }
+        let late = self.subflows.iter().position(|s| {
+            let pending = s.phase == Phase::JoinAccepted && s.death.is_none();
+            pending && s.tcp.handshake_attempts() > 0
+        });
+        let Some(i) = late else {
+            return false;
+        };
+        cx.counters.inc(Counter::MPJoinPendingEvicted);
+        self.kill(i, Some(reset_reason::LACK_OF_RESOURCES), "gave way");
+        true
+    }
+
     fn join_obstacle(&self, cx: &Cx<'_>, token: Token) -> Option<JoinReject> {
         let known = self.local.is_some_and(|k| k.token == token);
         if !self.is_mptcp() || !known {
@@ -124,7 +157,9 @@ impl Core {
             Some(JoinReject::NotEstablished)
         } else if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
             Some(JoinReject::Closing)
-        } else if self.subflows.len() >= usize::from(cx.config.subflows_max) {
+        } else if self.subflows.iter().filter(|s| s.death.is_none()).count()
+            >= usize::from(cx.config.subflows_max)
+        {
             Some(JoinReject::Limit)
         } else {
             None

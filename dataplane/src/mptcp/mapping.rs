@@ -209,7 +209,9 @@ impl RxMappings {
         if self.held.is_empty() {
             self.held = chain;
         } else {
-            self.held.append(chain);
+            for piece in chain {
+                self.held.push_waiting(piece);
+            }
         }
     }
 

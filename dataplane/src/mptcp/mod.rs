@@ -72,6 +72,7 @@ mod segmentation;
 mod sendqueue;
 mod signals;
 mod state;
+mod stateless;
 mod subflow;
 mod timers;
 mod version;
@@ -81,13 +82,21 @@ mod window_option;
 mod tests;
 
 pub use api::{
-    Actions, Application, CloseReason, Cx, FlowChange, JoinReject, OpenError, Progress, SendState,
-    SubflowId, SubflowPath, TxSink,
+    Actions, Application, CloseReason, Cx, Findings, FlowChange, JoinReject, OpenError, Progress,
+    SendState, SubflowId, SubflowPath, TxSink,
 };
+pub(crate) use config::write_socket;
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
 pub use event::Event;
 pub use fastopen::FastOpenSyn;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;
+pub use stateless::{Resumed, StatelessKeys};
 pub use version::Version;
+
+/// The token that version 1 derives from a key.
+#[cfg(test)]
+pub(crate) fn token_of(key: crate::wire::types::Key) -> crate::wire::types::Token {
+    key::KeyMaterial::new(Version::V1, key).token
+}

@@ -191,11 +191,12 @@ impl Reassembly {
         }
     }
 
-    fn put(&mut self, index: usize, off: u64, chain: Chain, counters: &mut Counters) {
+    fn put(&mut self, index: usize, off: u64, mut chain: Chain, counters: &mut Counters) {
         if self.runs.len() >= RUNS_MAX {
             counters.inc(Counter::OFOPruned);
             return;
         }
+        counters.add(Counter::RxCopybreak, u64::from(chain.copybreak()));
         self.bytes += chain.len();
         self.frames += chain.pinned_frames();
         self.runs.insert(index, (off, chain));

@@ -8,11 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::buf::{Chain, Piece};
-
-/// Payloads shorter than this are copied to the heap when the application leaves them
-/// unread: a one-byte segment would pin a whole frame.
-const COPYBREAK_BYTES: usize = 512;
+use crate::buf::{COALESCED_BYTES_MAX, COPYBREAK_BYTES, Chain, Piece};
 
 /// In-order bytes of the peer, and the end of the stream once it is reached.
 #[derive(Debug, Default)]
@@ -110,7 +106,29 @@ impl RecvStream {
 
     /// Copies small pieces that stayed unread, each looked at once. Returns how many.
     pub(crate) fn copybreak(&mut self) -> u64 {
-        self.copy_out(COPYBREAK_BYTES, true)
+        let from = self.pieces.len() - self.fresh;
+        self.fresh = 0;
+        let mut copied = 0;
+        let mut kept = from;
+        for at in from..self.pieces.len() {
+            let mut piece = std::mem::replace(&mut self.pieces[at], Piece::copied(&[], None));
+            if piece.len() < COPYBREAK_BYTES {
+                let pinned = piece.pins_frame();
+                copied += u64::from(pinned);
+                self.frames -= usize::from(pinned);
+                // A byte by itself would cost a hundred.
+                if let Some(before) = kept.checked_sub(1).and_then(|i| self.pieces.get_mut(i))
+                    && before.absorb(&piece, COALESCED_BYTES_MAX)
+                {
+                    continue;
+                }
+                piece.copy_out();
+            }
+            self.pieces[kept] = piece;
+            kept += 1;
+        }
+        self.pieces.truncate(kept);
+        copied
     }
 
     /// Copies everything unread, so that its frames go home. Returns how many pieces.
@@ -119,29 +137,20 @@ impl RecvStream {
             // Under pressure this is asked of every connection again and again.
             return 0;
         }
-        self.copy_out(usize::MAX, false)
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.pieces.clear();
-        (self.len, self.frames, self.fresh) = (0, 0, 0);
-    }
-
-    fn copy_out(&mut self, below: usize, only_fresh: bool) -> u64 {
-        let from = if only_fresh {
-            self.pieces.len() - self.fresh
-        } else {
-            0
-        };
         self.fresh = 0;
         let mut copied = 0;
-        for piece in self.pieces.range_mut(from..) {
-            if piece.len() < below && piece.copy_out() {
+        for piece in &mut self.pieces {
+            if piece.copy_out() {
                 self.frames -= 1;
                 copied += 1;
             }
         }
         copied
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        (self.len, self.frames, self.fresh) = (0, 0, 0);
     }
 
     fn forget_front(&mut self) -> Option<Piece> {
@@ -176,6 +185,27 @@ mod tests {
         assert_eq!(rx.pop_piece().unwrap().bytes(), b"efg");
         assert!(rx.eof() && rx.is_empty());
         assert_eq!(rx.delivered(), 7);
+    }
+
+    #[test]
+    fn dust_that_stays_unread_is_kept_together() {
+        let pool = FramePool::heap(8, 2048);
+        assert!(pool.adopt());
+        let mut rx = RecvStream::default();
+        let bytes: Vec<u8> = (0..10_000u32).map(|n| n.to_le_bytes()[0]).collect();
+        for byte in &bytes {
+            rx.push(framed(&pool, &[*byte]));
+            rx.copybreak();
+            assert_eq!((rx.pinned_frames(), pool.available()), (0, 8));
+        }
+        assert!(rx.pieces.len() <= 10_000 / COALESCED_BYTES_MAX + 1);
+        let mut read = Vec::new();
+        while !rx.is_empty() {
+            let n = rx.peek().len().min(999);
+            read.extend_from_slice(&rx.peek()[..n]);
+            rx.consume(n);
+        }
+        assert!(read == bytes);
     }
 
     #[test]

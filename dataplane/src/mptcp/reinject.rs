@@ -160,6 +160,12 @@ impl Core {
             let Some(range) = self.reinject.peek(self.subflows[i].id) else {
                 break;
             };
+            if self.sole_carrier().is_some() && range.start < self.sent_max {
+                // Queued for subflows that are gone without having carried anything.
+                self.reinject
+                    .sent(range.start..range.end.min(self.sent_max));
+                continue;
+            }
             if let Some(end) = self.is_elsewhere(range.start) {
                 self.reinject.sent(range.start..end.min(range.end));
                 continue;

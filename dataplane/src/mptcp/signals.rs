@@ -402,9 +402,9 @@ fn emit_with(
     options: &OptionsBuf,
     payload: &[u8],
 ) {
-    // Before the handshake only a wrong acknowledgment is answered, by RST (RFC 9293 §3.10.7.3).
-    let early = header.flags.contains(Flags::SYN) || header.flags.contains(Flags::RST);
-    debug_assert!(s.tcp.state() != State::SynSent || early);
+    // A wrong acknowledgment of a SYN is answered by RST (RFC 9293 §3.10.7.3).
+    let before = Flags::SYN | Flags::RST;
+    debug_assert!(s.tcp.state() != State::SynSent || header.flags.intersects(before));
     let Some(out) = frame.buffer_mut() else {
         debug_assert!(false, "a fresh frame is in flight");
         return;

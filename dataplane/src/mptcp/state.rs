@@ -81,6 +81,9 @@ pub(crate) struct Core {
     /// Connection-level retransmission or probe.
     pub(crate) data_rto: Option<Instant>,
     pub(crate) data_rto_backoff: u32,
+    /// What TCP has delivered, or a DATA_FIN, is not DATA_ACKed: since when, and how many
+    /// timeouts in a row found it so.
+    pub(crate) unheard: Option<(Instant, u32)>,
     /// Holes up to here are resent without waiting for another timeout.
     pub(crate) recover: u64,
     /// Head-of-line data below this was already sent on a second subflow.
@@ -150,6 +153,7 @@ impl Core {
             blocked: false,
             data_rto: None,
             data_rto_backoff: 0,
+            unheard: None,
             recover: 0,
             opportunistic: 0,
             reassembly: Reassembly::default(),

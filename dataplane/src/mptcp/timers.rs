@@ -6,7 +6,7 @@ use super::api::{CloseReason, Cx};
 use super::event::Event;
 use super::input::STALE_RTOS;
 use super::state::{Core, Mode};
-use super::subflow::Phase;
+use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::io::PortId;
 use crate::time::Instant;
@@ -23,6 +23,9 @@ const DATA_RTO_MAX: Duration = Duration::from_secs(60);
 const DATA_RTO_INITIAL: Duration = Duration::from_secs(1);
 /// DATA_FINs sent to a server that has not shown any DSS before TCP's FIN is tried.
 const UNCONFIRMED_FINS_MAX: u32 = 4;
+/// Connection-level timeouts in a row after which the only subflow falls back, when it has
+/// delivered everything and the connection acknowledges nothing. The peer was asked before.
+const UNHEARD_MAX: u32 = 3;
 /// What a timeout at connection level resends at once.
 const RESEND_BYTES: u64 = 65_536;
 /// How often a subflow that times out tries its path while another subflow works.
@@ -231,6 +234,8 @@ impl Core {
                 // Closed without a byte, and the server never spoke MPTCP: it has lost our
                 // keys and waits for a FIN.
                 self.fall_back(cx, 0, Counter::MPCapableDataFallback);
+            } else if self.closing.fin_unacked() && self.is_unheard(cx, UNCONFIRMED_FINS_MAX) {
+                return;
             } else if self.closing.fin_unacked() {
                 // Another subflow each time.
                 let turn = usize::try_from(self.data_rto_backoff).unwrap_or(0);
@@ -256,6 +261,10 @@ impl Core {
                 {
                     self.reinject.add(head..end, holder);
                 }
+            } else if head < self.sent_max && self.is_unheard(cx, UNHEARD_MAX) {
+                return;
+            } else if head < self.sent_max && self.sole_carrier().is_some() {
+                self.probe_window(cx);
             } else {
                 self.refill_hole();
                 if self.snd_edge <= head {
@@ -264,6 +273,28 @@ impl Core {
             }
         }
         self.arm_data_rto(cx.now);
+    }
+
+    /// One more timeout without a DATA_ACK for what TCP has delivered, or for a DATA_FIN. True
+    /// if that was enough: the only subflow falls back after `timeouts_max`. Among several a
+    /// box on each may keep every DATA_ACK away; that ends like a path that keeps every ACK
+    /// away, after the user timeout (RFC 9293 §3.8.3).
+    fn is_unheard(&mut self, cx: &mut Cx<'_>, timeouts_max: u32) -> bool {
+        let works = |s: &Subflow| s.is_usable() && !s.port_down && !s.tcp.is_stalled();
+        if !self.subflows.iter().any(works) {
+            return false;
+        }
+        let (since, timeouts) = self.unheard.unwrap_or((cx.now, 0));
+        self.unheard = Some((since, timeouts + 1));
+        if timeouts >= timeouts_max
+            && let Some(i) = self.sole_carrier()
+        {
+            self.acknowledged_in_vain(cx, i);
+        } else if cx.now >= since + cx.config.tcp.user_timeout && timeouts >= timeouts_max {
+            cx.counters.inc(Counter::DataAckTimeout);
+            self.finish(CloseReason::Timeout);
+        }
+        self.mode == Mode::Tcp || self.is_over() || self.subflows.is_empty()
     }
 
     fn is_unconfirmed_client(&self) -> bool {
@@ -280,6 +311,12 @@ impl Core {
         if self.mode == Mode::Tcp || head >= self.recover.min(self.sent_max) {
             return;
         }
+        if self.sole_carrier().is_some() {
+            return;
+        }
+        // As long as one subflow has carried everything, it is no place for repetitions.
+        let carrier = self.subflows.iter().find(|s| s.initial && s.is_usable());
+        let avoid = carrier.filter(|_| !self.was_multipath).map(|s| s.id);
         // A box that merges segments, or strips every second one, may spoil the same bytes
         // each time when as many are sent each time.
         let most = if self.data_rto_backoff % 2 == 1 {
@@ -304,7 +341,7 @@ impl Core {
             }
         }
         if end > head {
-            self.reinject.add(head..end, None);
+            self.reinject.add(head..end, avoid);
         }
     }
 

@@ -14,13 +14,12 @@ mod serve;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rand::TryRngCore;
 
 pub use self::serve::serve;
-use crate::app::{App, Echo, Sink, Source};
+use crate::app::{App, Echo, Exchange, Sink, Source};
 use crate::control::{AppSetup, FdRole, PROTOCOL_VERSION, ServiceSetup, Setup};
 use crate::counters::Counters;
 use crate::io::xsk::XskPort;
@@ -28,6 +27,7 @@ use crate::mptcp::{MptcpConfig, WorkerShare};
 use crate::worker::handoff::HandOffRings;
 use crate::worker::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
 use crate::worker::run::{Heartbeat, Worker, WorkerParts};
+use crate::worker::wake::Sleeping;
 use crate::worker::{Engine, EngineConfig, Service};
 
 /// A worker that does not answer within this time hangs.
@@ -98,7 +98,7 @@ impl Dataplane {
         let mailboxes = (0..workers)
             .map(|_| Mailbox::new().map(Arc::new).map_err(std::io::Error::from))
             .collect::<Result<Vec<_>, _>>()?;
-        let sleeping: Arc<[AtomicBool]> = (0..workers).map(|_| AtomicBool::new(false)).collect();
+        let sleeping: Arc<[Sleeping]> = (0..workers).map(|_| Sleeping::default()).collect();
         let heartbeat = Arc::new(heartbeat);
         let mut threads = Vec::with_capacity(workers);
         for (index, rings) in HandOffRings::mesh(workers).into_iter().enumerate() {
@@ -219,6 +219,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         allow_v0: m.allow_v0,
         connect_version: m.connect_version,
         fast_open: m.fast_open,
+        syn_cookies: m.syn_cookies,
         scheduler: m.scheduler,
         subflows_max: m.subflows_max,
         remote_addresses_max: m.accept_addresses,
@@ -265,6 +266,7 @@ pub(crate) fn app(setup: &AppSetup) -> App {
         AppSetup::Echo => App::Echo(Echo),
         AppSetup::Sink => App::Sink(Sink),
         AppSetup::Source { bytes } => App::Source(Source::new(*bytes)),
+        AppSetup::Exchange { bytes } => App::Exchange(Box::new(Exchange::new(*bytes))),
     }
 }
 

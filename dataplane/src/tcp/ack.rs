@@ -177,6 +177,7 @@ impl Tcp {
         let min_rtt = self.rtt.min();
         for (i, &(left, right)) in blocks.iter().enumerate() {
             if left >= right {
+                c.inc(Counter::TCPSACKDiscard);
                 continue;
             }
             // RFC 2883 §4.1 and §4.2: below the cumulative ACK, or inside the next block.
@@ -196,7 +197,11 @@ impl Tcp {
                 }
                 continue;
             }
-            if right <= self.snd_una || right > self.snd_nxt {
+            if right > self.snd_nxt {
+                c.inc(Counter::TCPSACKDiscard);
+                continue;
+            }
+            if right <= self.snd_una {
                 continue;
             }
             let rack = &mut self.rack;

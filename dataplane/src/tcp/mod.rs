@@ -57,6 +57,7 @@ mod rtt;
 mod scoreboard;
 mod segment;
 mod state;
+mod stateless;
 mod time_wait;
 mod timer;
 mod window;
@@ -74,6 +75,7 @@ pub use segment::{
     TxRange, Verdict,
 };
 pub use state::State;
+pub use stateless::{SynMemory, stateless_syn_ack};
 pub use time_wait::{TimeWait, TimeWaitAction};
 
 use core::time::Duration;
@@ -614,7 +616,11 @@ impl Tcp {
     fn apply_segment_size(&mut self, lose: bool) {
         let mss = self.mss();
         self.congestion.set_mss(mss);
-        self.board.resegment(mss, lose);
+        if self.board.resegment(mss, lose) {
+            // Of an entry that was acknowledged in part, whole pieces may lie below SND.UNA now.
+            // Nobody keeps their data any more.
+            while self.board.pop_acked(self.snd_una).is_some() {}
+        }
     }
 
     /// The pipe (RFC 6675 §4). Without SACK each duplicate ACK stands for a segment that left.

@@ -274,7 +274,14 @@ impl Reassembly {
     }
 
     /// Puts a run that overlaps nothing in front of position `at`.
-    fn insert(&mut self, at: &mut usize, seq: SeqNumber, chain: Chain, out: &mut Received) -> bool {
+    fn insert(
+        &mut self,
+        at: &mut usize,
+        seq: SeqNumber,
+        mut chain: Chain,
+        out: &mut Received,
+    ) -> bool {
+        chain.copybreak();
         let (pieces, frames) = (chain.iter().len(), chain.pinned_frames());
         if self.pieces + pieces > self.pieces_max {
             out.dropped = true;

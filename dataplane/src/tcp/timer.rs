@@ -36,6 +36,8 @@ pub(super) struct Timers {
     /// Zero-window probe, and how often it backed off.
     pub(super) persist: Option<Instant>,
     pub(super) persist_backoff: u32,
+    /// Since when the peer's window has kept back what waits.
+    pub(super) blocked_at: Instant,
     /// New data may leave again.
     pub(super) pacing: Option<Instant>,
     pub(super) time_wait: Option<Instant>,
@@ -61,6 +63,7 @@ impl Timers {
             reorder: None,
             persist: None,
             persist_backoff: 0,
+            blocked_at: now,
             pacing: None,
             time_wait: None,
             keepalive_sent: 0,
@@ -170,7 +173,7 @@ impl Tcp {
             self.arm_retransmit(now);
         }
         if due(self.timers.persist) {
-            self.on_persist(now);
+            self.on_persist(now, c, &mut verdict);
         }
         if due(self.timers.keepalive_at) {
             self.on_keepalive(now, c, &mut verdict);
@@ -354,6 +357,7 @@ impl Tcp {
             self.timers.persist = None;
             self.timers.persist_backoff = 0;
         } else if self.timers.persist.is_none() {
+            self.timers.blocked_at = now;
             self.timers.persist = Some(now + self.persist_interval());
         }
     }
@@ -366,8 +370,14 @@ impl Tcp {
             .min(self.config.max_rto)
     }
 
-    fn on_persist(&mut self, now: Instant) {
+    fn on_persist(&mut self, now: Instant, c: &mut Counters, verdict: &mut TimerVerdict) {
         self.timers.persist = None;
+        let patience = self.timers.blocked_at.max(self.timers.heard_at) + self.config.user_timeout;
+        if self.timers.persist_backoff > 0 && patience <= now && self.state != State::Closed {
+            // RFC 9293 §3.8.6.1 keeps the connection while the peer answers probes, not longer.
+            self.give_up(c, verdict);
+            return;
+        }
         if self.peer_room() > 0 {
             // RFC 9293 §3.8.6.2.1: the override timeout of silly window avoidance.
             self.silly_override = true;

@@ -7,7 +7,9 @@ pub mod flow_table;
 pub mod handoff;
 pub mod mailbox;
 pub mod run;
+mod sync;
 pub mod time_wait;
 pub mod timer_wheel;
+pub mod wake;
 
 pub use engine::{Arrival, ConnectError, Engine, EngineConfig, Order, OrderError, Service};

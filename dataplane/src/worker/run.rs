@@ -7,7 +7,6 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -17,6 +16,7 @@ use smallvec::SmallVec;
 use super::engine::{Arrival, Engine, Outbound};
 use super::handoff::{HandOff, HandOffRings};
 use super::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
+use super::wake::Sleeping;
 use crate::app::App;
 use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerReport};
@@ -189,7 +189,7 @@ pub struct WorkerParts<P, H> {
     /// Everybody's mailboxes, to wake sleepers; ours is `mailboxes[index]`.
     pub mailboxes: Vec<Arc<Mailbox>>,
     /// Who sleeps.
-    pub sleeping: Arc<[AtomicBool]>,
+    pub sleeping: Arc<[Sleeping]>,
     /// Events out.
     pub events: Arc<EventQueue>,
     /// Life sign.
@@ -451,9 +451,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 .add(Counter::HandOffFull, lost);
         }
         for peer in 0..self.wake.len() {
-            if std::mem::take(&mut self.wake[peer])
-                && self.parts.sleeping[peer].load(Ordering::SeqCst)
-            {
+            if std::mem::take(&mut self.wake[peer]) && self.parts.sleeping[peer].must_be_woken() {
                 self.parts.mailboxes[peer].wake();
             }
         }
@@ -607,11 +605,8 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
     /// Sleeps until a packet, mail, a hand-off or a timer.
     fn sleep(&mut self, now: Instant) {
         let index = self.parts.index;
-        self.parts.sleeping[index].store(true, Ordering::SeqCst);
-        // Whoever sends after this store sees it and writes the eventfd; whoever sent
-        // before it is seen here.
-        let ready = self.parts.rings.is_ready() || self.parts.mailboxes[index].is_ready();
-        if !ready {
+        let (rings, mail) = (&self.parts.rings, &self.parts.mailboxes[index]);
+        if self.parts.sleeping[index].begin(|| rings.is_ready() || mail.is_ready()) {
             let mut timeout = SLEEP_MAX;
             if let Some(deadline) = self.parts.engine.next_deadline() {
                 timeout = timeout.min(deadline - now);
@@ -627,7 +622,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
                 timeout,
             );
         }
-        self.parts.sleeping[index].store(false, Ordering::SeqCst);
+        self.parts.sleeping[index].end();
         self.parts.mailboxes[index].clear_wake();
     }
 

@@ -39,6 +39,32 @@ fn a_closed_window_is_probed_ever_more_slowly_and_opens() {
 }
 
 #[test]
+fn a_closed_window_whose_peer_is_gone_ends_the_connection() {
+    let mut test = Test::established(config());
+    test.wait(1_000_000);
+    test.recv(ack(1, 1).win(0));
+    let mut last_word = test.now;
+    for _ in 0..12 {
+        assert!(!test.timer().timed_out);
+        test.control();
+        // Answered however late, probes go on.
+        test.recv(ack(1, 1).win(0));
+        last_word = test.now;
+    }
+    for _ in 0..50 {
+        if test.timer().timed_out {
+            let silence = test.now - last_word;
+            assert!(silence >= TcpConfig::default().user_timeout, "{silence:?}");
+            assert!(matches!(test.control(), Some(Control::Rst { .. })));
+            assert_eq!(test.tcp.state(), State::Closed);
+            return;
+        }
+        test.control();
+    }
+    panic!("probes without end");
+}
+
+#[test]
 fn without_data_to_send_nothing_is_probed() {
     let mut test = Test::established(config());
     test.tcp.set_data_waiting(test.now, false);
@@ -319,6 +345,20 @@ fn a_partly_acknowledged_segment_is_resent_whole() {
     let verdict = test.recv(ack(1, 1001));
     assert_eq!(verdict.acked_bytes, 500);
     assert_eq!(test.tcp.unacked_bytes(), 0);
+}
+
+#[test]
+fn what_was_acknowledged_is_not_resent_in_smaller_segments() {
+    let mut test = Test::established(config());
+    test.send(1);
+    test.recv(ack(1, 501));
+    test.tcp.set_max_segment(200);
+    let unacked: Vec<_> = test.tcp.unacked_ranges().collect();
+    assert_eq!(unacked, [(401, 200), (601, 200), (801, 200)]);
+    assert!(test.timer().consecutive_rtos <= 1);
+    test.timer();
+    assert!(test.resent().iter().all(|seq| *seq >= 401));
+    assert_eq!(test.recv(ack(1, 1001)).acked_bytes, 500);
 }
 
 #[test]

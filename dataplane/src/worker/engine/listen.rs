@@ -47,7 +47,7 @@ impl<A> Service<A> {
         }
     }
 
-    fn listens_on(&self, local: SocketAddr) -> bool {
+    pub(super) fn listens_on(&self, local: SocketAddr) -> bool {
         self.listen.iter().any(|a| {
             a.port() == local.port()
                 && (a.ip() == local.ip()
@@ -75,6 +75,8 @@ pub(super) enum Syn {
     Accepted,
     /// Dropped silently: the peer tries again.
     Dropped,
+    /// The backlog is full: to be answered without keeping anything.
+    Stateless,
     /// Nobody listens: answer with RST.
     Refused,
 }
@@ -105,7 +107,7 @@ impl<A: Application> Engine<A> {
     pub(super) fn on_syn(
         &mut self,
         now: Instant,
-        path: SubflowPath,
+        path: &SubflowPath,
         syn: &TcpPacket,
         payload: Chain,
     ) -> Syn {
@@ -122,6 +124,9 @@ impl<A: Application> Engine<A> {
         }
         let service = &self.services[index];
         if service.half_open >= service.backlog {
+            if self.config.mptcp.syn_cookies {
+                return Syn::Stateless;
+            }
             self.counters.inc(Counter::ListenOverflows);
             return Syn::Dropped;
         }
@@ -139,8 +144,14 @@ impl<A: Application> Engine<A> {
         let fast_open = self.fast_open(now, syn, payload, many);
         let tokens = &self.tokens;
         let in_use = |token: Token| tokens.contains_key(&token.0);
-        let accepted =
-            Connection::accept_fast_open(&mut cx!(self, now), path, syn, fast_open, app, in_use);
+        let accepted = Connection::accept_fast_open(
+            &mut cx!(self, now),
+            path.clone(),
+            syn,
+            fast_open,
+            app,
+            in_use,
+        );
         let conn = match accepted {
             Ok(conn) => conn,
             Err(OpenError::SynIgnored) => return Syn::Dropped,
@@ -219,6 +230,11 @@ impl<A: Application> Engine<A> {
             self.counters.inc(Counter::FlowTableFull);
             return;
         }
+        if self.joins_pending >= self.config.joins_pending_max {
+            // Dropped, not refused: the true peer tries again.
+            self.counters.inc(Counter::MPJoinPendingOverflow);
+            return;
+        }
         let slot: &mut Slot<A> = self.slots[index as usize]
             .as_mut()
             .expect("token of a live slot");
@@ -227,6 +243,10 @@ impl<A: Application> Engine<A> {
             .accept_join(&mut cx!(self, now), path.clone(), syn)
         {
             Ok(_) => {
+                // One that gave way may be among them.
+                let pending = slot.conn.joins_pending();
+                self.joins_pending = self.joins_pending + pending - slot.joins_pending;
+                slot.joins_pending = pending;
                 if let Some(worker) = from {
                     self.route(index, tuple, Some(worker));
                 }

@@ -10,6 +10,7 @@
 //! - everything a peer can grow is bounded: connections, flows, half-open connections per
 //!   service, TIME-WAIT, events.
 
+mod cookie;
 mod listen;
 mod receive;
 mod reply;
@@ -24,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use smallvec::SmallVec;
 
+use self::cookie::SynCookies;
 pub use self::listen::Service;
 pub use self::receive::Arrival;
 use super::flow_table::{Flow, FlowTable};
@@ -53,6 +55,8 @@ pub struct EngineConfig {
     pub flows_max: usize,
     /// TIME-WAIT flows at the most; preallocated.
     pub time_wait_max: usize,
+    /// Joins of all connections that wait for their third ACK at the most.
+    pub joins_pending_max: usize,
     /// Events that wait for the control plane at the most.
     pub events_max: usize,
 }
@@ -65,6 +69,7 @@ impl Default for EngineConfig {
             connections_max: 1 << 17,
             flows_max: 1 << 19,
             time_wait_max: 1 << 14,
+            joins_pending_max: 1024,
             events_max: 4096,
         }
     }
@@ -103,6 +108,8 @@ struct Slot<A: Application> {
     dirty: bool,
     /// Its timer fired since the last poll.
     fired: bool,
+    /// Joins that wait for their third ACK, as counted last.
+    joins_pending: usize,
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
@@ -117,6 +124,8 @@ pub struct Engine<A: Application> {
     secrets: Secrets,
     /// Signs Fast Open cookies, if those are given out.
     fast_open_key: Option<FastOpenKey>,
+    /// Answers SYNs while a backlog is full.
+    syn_cookies: SynCookies,
     /// Fast Open cookies of servers.
     cookies: CookieCache,
     actions: Actions,
@@ -136,6 +145,8 @@ pub struct Engine<A: Application> {
     outbound: Vec<Outbound>,
     /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
+    /// Joins of all connections that wait for their third ACK.
+    joins_pending: usize,
     /// Slot that is next to give frames back.
     relieved: usize,
     draining: bool,
@@ -159,11 +170,13 @@ impl<A: Application> Engine<A> {
         let mut rng = StdRng::from_seed(seed);
         let secrets = Secrets::draw(&mut rng);
         let flow_secret = rng.random();
+        let syn_cookies = SynCookies::draw(&mut rng);
         let fast_open_key = config.mptcp.fast_open.then(|| FastOpenKey::draw(&mut rng));
         Self {
             counters: Counters::new(),
             secrets,
             fast_open_key,
+            syn_cookies,
             cookies: CookieCache::default(),
             actions: Actions::new(),
             flows: FlowTable::new(flow_secret, config.flows_max),
@@ -180,6 +193,7 @@ impl<A: Application> Engine<A> {
             events_lost: 0,
             outbound: Vec::new(),
             pressure: false,
+            joins_pending: 0,
             relieved: 0,
             draining: false,
             rng,
@@ -528,6 +542,7 @@ impl<A: Application> Engine<A> {
             half_open,
             dirty: false,
             fired: false,
+            joins_pending: 0,
             early_joins: Vec::new(),
             routed: Vec::new(),
         };
@@ -578,6 +593,11 @@ impl<A: Application> Engine<A> {
                 let half_open = &mut self.services[usize::from(service)].half_open;
                 *half_open = half_open.saturating_sub(1);
             }
+        }
+        if slot.joins_pending > 0 {
+            let pending = slot.conn.joins_pending();
+            self.joins_pending -= slot.joins_pending.saturating_sub(pending);
+            slot.joins_pending = pending;
         }
         if slot.conn.is_finished() {
             self.release(index);
@@ -702,6 +722,7 @@ impl<A: Application> Engine<A> {
         let Some(slot) = self.slots[index as usize].take() else {
             return;
         };
+        self.joins_pending -= slot.joins_pending;
         let token = slot.conn.token().0;
         if self.tokens.get(&token) == Some(&index) {
             self.tokens.remove(&token);

@@ -116,12 +116,12 @@ impl<A: Application> Engine<A> {
                 None
             }
             Some(Flow::TimeWait { serial }) => {
-                let payload = syn_data(tcp, payload);
+                let payload = first_data(tcp, payload);
                 self.on_time_wait(now, arrival, tcp, serial, join, payload, sink);
                 None
             }
             None => {
-                let payload = syn_data(tcp, payload);
+                let payload = first_data(tcp, payload);
                 self.on_unknown(now, arrival, tcp, join, payload, sink);
                 None
             }
@@ -175,15 +175,6 @@ impl<A: Application> Engine<A> {
         sink: &mut S,
     ) {
         let syn = tcp.flags.contains(Flags::SYN) && !tcp.flags.contains(Flags::ACK);
-        if !syn || tcp.flags.contains(Flags::RST) || tcp.flags.contains(Flags::FIN) {
-            self.counters.inc(Counter::NoFlow);
-            if let Some(worker) = arrival.from {
-                // It missed the end of this flow: its ring was full.
-                self.unroute(Some(worker), tcp.tuple);
-            }
-            self.refuse(arrival.port, tcp, None, sink);
-            return;
-        }
         let path = SubflowPath {
             port: arrival.port,
             l2: l2_of_answer(tcp),
@@ -193,10 +184,25 @@ impl<A: Application> Engine<A> {
             remote_id: AddressId(0),
             backup: false,
         };
-        if let Some(token) = join {
-            self.on_join(now, path, tcp, token, arrival.from, sink);
-        } else if let listen::Syn::Refused = self.on_syn(now, path, tcp, payload) {
+        if !syn || tcp.flags.contains(Flags::RST) || tcp.flags.contains(Flags::FIN) {
+            if self.may_be_cookie(now, tcp) {
+                return self.on_cookie(now, path, tcp, payload);
+            }
+            self.counters.inc(Counter::NoFlow);
+            if let Some(worker) = arrival.from {
+                // It missed the end of this flow: its ring was full.
+                self.unroute(Some(worker), tcp.tuple);
+            }
             self.refuse(arrival.port, tcp, None, sink);
+            return;
+        }
+        if let Some(token) = join {
+            return self.on_join(now, path, tcp, token, arrival.from, sink);
+        }
+        match self.on_syn(now, &path, tcp, payload) {
+            listen::Syn::Accepted | listen::Syn::Dropped => {}
+            listen::Syn::Stateless => self.answer_statelessly(now, &path, tcp, sink),
+            listen::Syn::Refused => self.refuse(arrival.port, tcp, None, sink),
         }
     }
 
@@ -252,9 +258,10 @@ fn payload_of(frames: PacketFrames, payload: &Range<usize>) -> Chain {
     chain
 }
 
-/// The data of a SYN that may come with a Fast Open cookie.
-fn syn_data(tcp: &TcpPacket, payload: Chain) -> Chain {
-    if tcp.options.fast_open.is_some() {
+/// The data of a segment without a flow: of a SYN that may come with a Fast Open cookie, or of
+/// the first segment of a client whose SYN left no trace.
+fn first_data(tcp: &TcpPacket, payload: Chain) -> Chain {
+    if tcp.options.fast_open.is_some() || !tcp.flags.contains(Flags::SYN) {
         payload
     } else {
         Chain::new()

@@ -96,7 +96,7 @@ impl<A: Application> Engine<A> {
         self.answer(port, segment, header, &options, sink);
     }
 
-    fn answer<S: TxSink>(
+    pub(super) fn answer<S: TxSink>(
         &mut self,
         port: PortId,
         segment: &TcpPacket,

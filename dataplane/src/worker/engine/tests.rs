@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::app::{App, Echo};
-use crate::buf::{Frame, FramePool};
+use crate::buf::{Frame, FramePool, PacketFrames};
 use crate::io::{RxChecksum, Tx};
 use crate::offload::header::{HeaderTemplate, L2Header, TcpHeaderOut};
 use crate::wire::ethernet::EthernetAddress;
-use crate::wire::mptcp::MptcpOption;
+use crate::wire::mptcp::{MpCapableFlags, MptcpOption};
 use crate::wire::packet::{self, Packet, TcpPacket};
 use crate::wire::tcp::{Flags, SeqNumber};
 use crate::wire::tcp_options::OptionsBuf;
-use crate::wire::types::Token;
+use crate::wire::types::{Key, Token};
 use crate::worker::handoff::HandOff;
 
 const SERVER: &str = "10.0.0.1:7";
@@ -69,8 +69,33 @@ impl Bench {
         to: &str,
         from_port: u16,
         flags: Flags,
-        (seq, ack): (u32, u32),
+        numbers: (u32, u32),
         option: Option<MptcpOption>,
+    ) -> Frame {
+        self.build(to, from_port, flags, numbers, |options| {
+            if let Some(option) = &option {
+                options.mptcp(option).unwrap();
+            }
+        })
+    }
+
+    fn frame_with(
+        &self,
+        from_port: u16,
+        flags: Flags,
+        numbers: (u32, u32),
+        fill: impl FnOnce(&mut OptionsBuf),
+    ) -> Frame {
+        self.build(SERVER, from_port, flags, numbers, fill)
+    }
+
+    fn build(
+        &self,
+        to: &str,
+        from_port: u16,
+        flags: Flags,
+        (seq, ack): (u32, u32),
+        fill: impl FnOnce(&mut OptionsBuf),
     ) -> Frame {
         let tuple = FourTuple {
             local: SocketAddr::from(([10, 0, 0, 9], from_port)),
@@ -82,9 +107,7 @@ impl Bench {
             vlan: Default::default(),
         };
         let mut options = OptionsBuf::new();
-        if let Some(option) = option {
-            options.mptcp(&option).unwrap();
-        }
+        fill(&mut options);
         let (seq, ack) = (SeqNumber(seq), SeqNumber(ack));
         let header = TcpHeaderOut {
             seq,
@@ -120,6 +143,10 @@ impl Bench {
     }
 
     fn deliver(&mut self, frame: Frame) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
+        self.deliver_all([frame].into())
+    }
+
+    fn deliver_all(&mut self, frames: PacketFrames) -> (Vec<TcpPacket>, Option<(u16, HandOff)>) {
         let mut wire = Wire {
             pool: &self.pool,
             sent: Vec::new(),
@@ -131,9 +158,7 @@ impl Bench {
             from: self.from,
         };
         let now = Instant::from_millis(2);
-        let handed = self
-            .engine
-            .on_packet(now, arrival, [frame].into(), &mut wire);
+        let handed = self.engine.on_packet(now, arrival, frames, &mut wire);
         self.engine.run(now, &mut wire);
         let answers = wire
             .sent
@@ -236,8 +261,33 @@ fn a_routed_flow_is_handed_over_until_it_is_released() {
 }
 
 #[test]
+fn a_packet_of_several_frames_is_handed_over_whole() {
+    let mut b = Bench::new(WorkerShare { index: 0, count: 2 }, 8);
+    let tuple = FourTuple {
+        local: SERVER.parse().unwrap(),
+        remote: SocketAddr::from(([10, 0, 0, 9], 1000)),
+    };
+    b.engine.on_route(&tuple, 1, true);
+    b.payload = vec![7; 1000];
+    let mut head = b.frame(SERVER, 1000, Flags::ACK, (100, 1), None);
+    let whole = head.packet().to_vec();
+    let mut rest = b.pool.alloc().unwrap();
+    let cut = whole.len() - 700;
+    rest.buffer_mut().unwrap()[..700].copy_from_slice(&whole[cut..]);
+    rest.set_len(700);
+    head.set_len(cut);
+    let (_, handed) = b.deliver_all([head, rest].into_iter().collect());
+    let Some((1, HandOff::Packet { frames, .. })) = handed else {
+        panic!("{handed:?}");
+    };
+    let bytes: Vec<u8> = frames.iter().flat_map(|f| f.packet().to_vec()).collect();
+    assert_eq!(bytes, whole);
+}
+
+#[test]
 fn the_backlog_is_bounded() {
     let mut b = Bench::new(WorkerShare::SOLE, 2);
+    b.engine.config.mptcp.syn_cookies = false;
     for port in 0..3 {
         b.segment(SERVER, 1000 + port, Flags::SYN, (100, 0), None);
     }
@@ -365,4 +415,206 @@ fn a_wrong_checksum_reaches_nobody() {
     let (answers, _) = b.deliver(frame);
     assert!(answers.is_empty() && b.engine.connections() == 0);
     assert_eq!(b.engine.counters().get(Counter::InCsumErrors), 1);
+}
+
+fn capable(keys: Option<(Key, Key)>) -> Option<MptcpOption> {
+    Some(MptcpOption::MpCapable {
+        version: 1,
+        flags: MpCapableFlags::HMAC_SHA256,
+        sender_key: keys.map(|(sender, _)| sender),
+        receiver_key: keys.map(|(_, receiver)| receiver),
+        data_len: None,
+        checksum: None,
+    })
+}
+
+const CLIENT_KEY: Key = Key(0x1112_1314_1516_1718);
+
+/// Sends a SYN with MP_CAPABLE; what the SYN/ACK shows: its number, and the key if there is one.
+fn stateless_syn(b: &mut Bench, port: u16) -> (u32, Option<Key>) {
+    let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), capable(None));
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].flags, Flags::SYN | Flags::ACK);
+    let key = answers[0].options.mptcp.iter().find_map(|o| match *o {
+        MptcpOption::MpCapable { sender_key, .. } => sender_key,
+        _ => None,
+    });
+    (answers[0].seq.0, key)
+}
+
+/// Acknowledges a cookie; whether MPTCP came of it.
+fn stateless_ack(b: &mut Bench, port: u16, iss: u32, key: Key) -> bool {
+    let before = b.engine.connections();
+    let echo = capable(Some((CLIENT_KEY, key)));
+    b.segment(SERVER, port, Flags::ACK, (101, iss.wrapping_add(1)), echo);
+    assert_eq!(b.engine.connections(), before + 1);
+    let newest = b.engine.slots.iter().flatten().last().unwrap();
+    assert!(!newest.half_open && newest.conn.is_established());
+    newest.conn.is_mptcp()
+}
+
+#[test]
+fn with_a_full_backlog_a_syn_leaves_no_trace_and_its_client_gets_mptcp() {
+    for (index, count) in [(0, 1), (2, 3)] {
+        let mut b = Bench::new(WorkerShare { index, count }, 0);
+        let free = b.pool.available();
+        let (iss, key) = stateless_syn(&mut b, 1000);
+        let key = key.expect("keys that belong to this worker are found");
+        assert_eq!((b.engine.connections(), b.engine.flows()), (0, 0));
+        b.pool.collect_returned();
+        assert_eq!(b.pool.available(), free);
+        assert!(stateless_ack(&mut b, 1000, iss, key));
+        let (token, _) = b.engine.tokens.iter().next().unwrap();
+        assert_eq!(token % count, index, "a join finds its worker");
+        assert_eq!(b.engine.services[0].half_open, 0);
+        for (counter, n) in [
+            (Counter::SyncookiesSent, 1),
+            (Counter::SyncookiesRecv, 1),
+            (Counter::SyncookiesFailed, 0),
+            (Counter::MPCapableSYNRX, 1),
+            (Counter::MPCapableACKRX, 1),
+            (Counter::PassiveOpens, 1),
+        ] {
+            assert_eq!(b.engine.counters().get(counter), n, "{counter:?}");
+        }
+    }
+}
+
+/// RFC 8684 §3.1: tokens are to be unique, and of the keys that can be verified another is
+/// taken; when there is none the SYN/ACK has no MP_CAPABLE.
+#[test]
+fn a_stateless_key_whose_token_is_taken_gives_way_to_another_or_to_tcp() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let mut keys = Vec::new();
+    loop {
+        match stateless_syn(&mut b, 1000).1 {
+            None => break,
+            Some(key) => {
+                assert!(!keys.contains(&key), "taken");
+                keys.push(key);
+                let token = crate::mptcp::token_of(key);
+                b.engine.tokens.insert(token.0, 0);
+            }
+        }
+    }
+    assert_eq!(keys.len(), 16, "bounded");
+    assert_eq!(b.engine.counters().get(Counter::MPFallbackTokenInit), 1);
+    b.engine.tokens.clear();
+    let (iss, again) = stateless_syn(&mut b, 1000);
+    assert_eq!(again, Some(keys[0]));
+    assert!(stateless_ack(&mut b, 1000, iss, keys[3]), "any of them");
+}
+
+#[test]
+fn a_token_that_was_taken_since_the_syn_makes_the_connection_tcp() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let (iss, key) = stateless_syn(&mut b, 1000);
+    let key = key.unwrap();
+    b.engine.tokens.insert(crate::mptcp::token_of(key).0, 77);
+    assert!(!stateless_ack(&mut b, 1000, iss, key));
+    assert_eq!(b.engine.counters().get(Counter::MPFallbackTokenInit), 1);
+}
+
+#[test]
+fn cookies_open_no_more_than_there_is_room_for() {
+    let mut b = Bench::new(WorkerShare::SOLE, 0);
+    let (iss, key) = stateless_syn(&mut b, 1000);
+    let echo = capable(Some((CLIENT_KEY, key.unwrap())));
+    b.engine.set_pressure(true);
+    let ack = (101, iss.wrapping_add(1));
+    let (answers, _) = b.segment(SERVER, 1000, Flags::ACK, ack, echo);
+    assert!(answers.is_empty() && b.engine.connections() == 0);
+    assert_eq!(b.engine.counters().get(Counter::MemoryPressureRefused), 1);
+    b.engine.set_pressure(false);
+    b.segment(SERVER, 1000, Flags::ACK, ack, echo);
+    assert_eq!(b.engine.connections(), 1, "there is room again");
+}
+
+/// A connection by its handshake; its token and our key.
+fn opened(b: &mut Bench, port: u16) -> (u32, Key) {
+    let (iss, key) = stateless_syn(b, port);
+    let key = key.unwrap();
+    let echo = capable(Some((CLIENT_KEY, key)));
+    b.segment(SERVER, port, Flags::ACK, (101, iss.wrapping_add(1)), echo);
+    (crate::mptcp::token_of(key).0, key)
+}
+
+#[test]
+fn joins_that_wait_for_their_proof_are_bounded_per_connection_and_in_all() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    b.engine.config.joins_pending_max = 6;
+    let (first, _) = opened(&mut b, 1000);
+    let (second, _) = opened(&mut b, 1001);
+    let mut refused = 0;
+    for port in 2000..2010 {
+        let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), join(first));
+        refused += usize::from(answers[0].flags.contains(Flags::RST));
+    }
+    assert_eq!((b.engine.joins_pending, refused), (4, 6));
+    let overflows = |b: &Bench| b.engine.counters().get(Counter::MPJoinPendingOverflow);
+    assert_eq!(overflows(&b), 6);
+    let mut silent = 0;
+    for port in 3000..3004 {
+        let (answers, _) = b.segment(SERVER, port, Flags::SYN, (100, 0), join(second));
+        silent += usize::from(answers.is_empty());
+    }
+    assert_eq!((b.engine.joins_pending, silent, overflows(&b)), (6, 2, 8));
+    // A reset frees a place, in both tables.
+    b.segment(SERVER, 2000, Flags::RST, (101, 0), None);
+    assert_eq!(b.engine.joins_pending, 5);
+    let (answers, _) = b.segment(SERVER, 3009, Flags::SYN, (100, 0), join(second));
+    assert_eq!(answers[0].flags, Flags::SYN | Flags::ACK);
+    b.engine.abort_all(Instant::from_millis(3));
+    let mut wire = Wire {
+        pool: &b.pool,
+        sent: Vec::new(),
+    };
+    b.engine.run(Instant::from_millis(3), &mut wire);
+    assert_eq!(b.engine.joins_pending, 0);
+}
+
+#[test]
+fn a_join_that_does_not_answer_gives_way() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let (token, _) = opened(&mut b, 1000);
+    for port in 2000..2004 {
+        b.segment(SERVER, port, Flags::SYN, (100, 0), join(token));
+    }
+    // Their SYN/ACKs are repeated once.
+    b.engine.on_timers(Instant::from_millis(1500));
+    let (answers, _) = b.segment(SERVER, 2009, Flags::SYN, (100, 0), join(token));
+    assert!(
+        answers
+            .iter()
+            .any(|a| a.flags == Flags::SYN | Flags::ACK && a.tuple.local.port() == 2009)
+    );
+    assert_eq!(b.engine.counters().get(Counter::MPJoinPendingEvicted), 1);
+    assert_eq!(b.engine.joins_pending, 4);
+}
+
+/// RFC 7413 §5.1: a quarter of the backlog, and the rest goes through handshakes first.
+#[test]
+fn under_a_flood_no_data_of_a_syn_is_taken() {
+    let mut b = Bench::new(WorkerShare::SOLE, 8);
+    let mut rng = StdRng::from_seed([1; 32]);
+    b.engine.fast_open_key = Some(FastOpenKey::draw(&mut rng));
+    let now = Instant::from_millis(2);
+    b.payload = b"hello".to_vec();
+    let mut acked = Vec::new();
+    for port in 1000..1004 {
+        let tuple = FourTuple {
+            local: SERVER.parse().unwrap(),
+            remote: SocketAddr::from(([10, 0, 0, 9], port)),
+        };
+        let cookie = b.engine.fast_open_key.as_ref().unwrap().cookie(now, &tuple);
+        let frame = b.frame_with(port, Flags::SYN, (100, 0), |options| {
+            options.fast_open(&cookie).unwrap();
+        });
+        let (answers, _) = b.deliver(frame);
+        acked.push(answers[0].ack.0);
+    }
+    assert_eq!(acked, [106, 106, 101, 101]);
+    let count = |counter| b.engine.counters().get(counter);
+    assert_eq!(count(Counter::TCPFastOpenPassive), 2);
+    assert_eq!(count(Counter::TCPFastOpenListenOverflow), 2);
 }

@@ -1,6 +1,7 @@
 //! One worker on memory ports, turned by hand.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::app::Echo;
@@ -58,7 +59,7 @@ fn worker(tx_ring: u32) -> (Worker<MemoryPort, Quiet>, Wire) {
         pools: vec![pool],
         rings: HandOffRings::mesh(1).remove(0),
         mailboxes: vec![Arc::new(Mailbox::new().unwrap())],
-        sleeping: Arc::new([AtomicBool::new(false)]),
+        sleeping: Arc::new([Sleeping::default()]),
         events: Arc::new(EventQueue::new().unwrap()),
         heartbeat: Quiet,
         idle: Idle::Adaptive,

@@ -279,7 +279,8 @@ pub(super) static ENTRIES: &[Entry] = &[
             (Placement::One, M.or(F)),
             (Placement::First, M.or(F)),
             (Placement::Joined, M.or(R)),
-            (Placement::Both, M.or(F).or(R)),
+            // Once data flows one way only, no DATA_ACK passes at all.
+            (Placement::Both, M.or(F).or(R).or(E)),
         ],
         linux: "F or M",
         ..HARMLESS_ENTRY
