@@ -152,6 +152,7 @@ fn connection(event: &Event) -> String {
             remote_id,
             error,
             reset_reason,
+            transient,
             ..
         } => {
             let mut out =
@@ -160,6 +161,9 @@ fn connection(event: &Event) -> String {
             let _ = write!(out, " error=\"{error}\"");
             if let Some(reason) = reset_reason {
                 let _ = write!(out, " reset_reason={reason}");
+            }
+            if let Some(transient) = transient {
+                let _ = write!(out, " transient={}", u8::from(*transient));
             }
             out
         }
@@ -224,8 +228,9 @@ mod tests {
                 established: true,
                 error: "timed out".to_owned(),
                 reset_reason: Some(3),
+                transient: Some(false),
             }),
-            "[SF_CLOSED] token=00000001 remid=2 locid=1 saddr6=fd00::1 daddr6=fd00::2 sport=7 dport=40000 error=\"timed out\" reset_reason=3"
+            "[SF_CLOSED] token=00000001 remid=2 locid=1 saddr6=fd00::1 daddr6=fd00::2 sport=7 dport=40000 error=\"timed out\" reset_reason=3 transient=0"
         );
         assert_eq!(
             show(Event::Announced {

@@ -29,7 +29,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// Announcements of an address whose subflow was lost, before the peer is taken to be
 /// uninterested: about five minutes.
 const REANNOUNCE_MAX: u32 = 150;
-/// MP_TCPRST reasons after which the same path is not tried again: administratively
+/// MP_TCPRST reasons of ours after which the same path is not tried again: administratively
 /// prohibited and middlebox interference (RFC 8684 §3.6).
 const FINAL_RESET_REASONS: [u8; 2] = [3, 6];
 
@@ -335,6 +335,7 @@ impl Manager {
                 established,
                 ref error,
                 reset_reason,
+                transient,
                 ..
             } => {
                 let Some(c) = self.conns.get_mut(&token) else {
@@ -353,7 +354,12 @@ impl Manager {
                     return;
                 }
                 let orderly = error == "closed" && reset_reason.is_none();
-                let unwelcome = reset_reason.is_some_and(|r| FINAL_RESET_REASONS.contains(&r));
+                // RFC 8684 §3.6: the peer says by flag T whether to come back; of our own
+                // resets only the reason is known.
+                let unwelcome = transient.map_or_else(
+                    || reset_reason.is_some_and(|r| FINAL_RESET_REASONS.contains(&r)),
+                    |passes| !passes,
+                );
                 if orderly || unwelcome {
                     c.lost.remove(&pair);
                     c.given_up.insert(pair);

@@ -98,6 +98,19 @@ impl Host {
         reset_reason: Option<u8>,
         established: bool,
     ) -> Vec<Command> {
+        self.reset_with(id, local, remote, error, (reset_reason, None), established)
+    }
+
+    /// Closed with this reason and, if the peer gave it, flag T.
+    fn reset_with(
+        &mut self,
+        id: u16,
+        local: &str,
+        remote: SocketAddr,
+        error: &str,
+        (reset_reason, transient): (Option<u8>, Option<bool>),
+        established: bool,
+    ) -> Vec<Command> {
         self.event(Event::SubflowClosed {
             token: TOKEN,
             subflow: SubflowId(id),
@@ -108,6 +121,7 @@ impl Host {
             established,
             error: error.to_owned(),
             reset_reason,
+            transient,
         })
     }
 
@@ -456,6 +470,26 @@ fn an_orderly_close_and_a_prohibition_are_respected() {
         let id = h.joined(A2, at(B1, 80));
         assert_eq!(h.closed_with(id, A2, at(B1, 80), error, reason, true), []);
         assert_eq!(h.wait(Duration::from_secs(300)), [], "{error}");
+    }
+}
+
+/// RFC 8684 §3.6: flag T, not the reason, says whether another attempt is welcome.
+#[test]
+fn flag_t_decides_whether_a_path_is_tried_again() {
+    for (reason, transient, again) in [
+        (3, true, true),
+        (6, true, true),
+        (1, false, false),
+        (4, false, false),
+    ] {
+        let mut h = Host::new(Policy::Fullmesh, &[(A2, &["subflow"])]);
+        h.established(false);
+        let id = h.joined(A2, at(B1, 80));
+        let said = (Some(reason), Some(transient));
+        let at_once = h.reset_with(id, A2, at(B1, 80), "reset by peer", said, true);
+        let later = h.wait(Duration::from_secs(300));
+        let tried = !at_once.is_empty() || !later.is_empty();
+        assert_eq!(tried, again, "reason {reason} T={transient}");
     }
 }
 

@@ -125,13 +125,12 @@ impl Addresses {
     }
 
     /// A join to this endpoint failed for good (RFC 8684 §3.4.1, §3.9.3: no retry until it
-    /// is announced again), unless the reset said that it was for lack of resources. An
+    /// is announced again), unless the reset said that the condition passes (§3.6, flag T). An
     /// endpoint that was joined before exists: its path is down and may come back, and the
     /// peer, who may not even know, would not announce it for that.
-    pub(crate) fn join_failed(&mut self, remote: SocketAddr, reason: Option<u8>) {
-        let transient =
-            reason == Some(reset_reason::LACK_OF_RESOURCES) || self.proven.contains(&remote);
-        if !transient && !self.is_initial(remote) && !self.failed.contains(&remote) {
+    pub(crate) fn join_failed(&mut self, remote: SocketAddr, transient: bool) {
+        let passes = transient || self.proven.contains(&remote);
+        if !passes && !self.is_initial(remote) && !self.failed.contains(&remote) {
             if self.failed.len() == FAILED_MAX {
                 self.failed.remove(0);
             }
@@ -281,13 +280,7 @@ impl Core {
                         key::add_addr_hmac(local.key, remote.key, entry.id, entry.addr, entry.port)
                     }),
                 };
-                let queued = subflow.is_some_and(|i| {
-                    let s = &mut self.subflows[i];
-                    s.signal(option) && {
-                        s.tcp.ack_now();
-                        true
-                    }
-                });
+                let queued = subflow.is_some_and(|i| self.subflows[i].signal(option));
                 cx.counters.inc(if queued {
                     Counter::AddAddrTx
                 } else {
@@ -357,9 +350,7 @@ impl Core {
                 port,
                 hmac: None,
             };
-            let s = &mut self.subflows[i];
-            let queued = s.signal(echo);
-            s.tcp.ack_now();
+            let queued = self.subflows[i].signal(echo);
             cx.counters.inc(if queued {
                 Counter::EchoAddTx
             } else {
@@ -470,7 +461,6 @@ impl Core {
         if let Some(i) = carrier
             && self.subflows[i].signal(MptcpOption::RemoveAddr { ids })
         {
-            self.subflows[i].tcp.ack_now();
             cx.counters.inc(Counter::RmAddrTx);
         } else {
             cx.counters.inc(Counter::RmAddrTxDrop);
@@ -529,7 +519,6 @@ impl Core {
                 address_id: None,
             };
             if s.signal(prio) {
-                s.tcp.ack_now();
                 cx.counters.inc(Counter::MPPrioTx);
             }
         }

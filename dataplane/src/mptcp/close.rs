@@ -88,7 +88,12 @@ impl Closing {
 impl Core {
     /// The application has finished: the stream ends where it is.
     pub(crate) fn end_sending(&mut self) {
-        if self.closing.fin.is_none() && !self.is_over() && !self.fast_open.has_leftover() {
+        // A stream that is given up does not end: a DATA_FIN would make it look complete to a
+        // peer that never hears MP_FASTCLOSE.
+        if self.is_aborting() || self.fast_open.has_leftover() {
+            return;
+        }
+        if self.closing.fin.is_none() && !self.is_over() {
             self.closing.fin = Some(self.send.nxt());
             if self.is_mptcp() {
                 self.request_data_fin();
@@ -163,7 +168,6 @@ impl Core {
         }
         if let Some(option) = self.fastclose_option() {
             self.subflows[i].signal(option);
-            self.subflows[i].tcp.ack_now();
         }
         let wait = self.subflows[i].tcp.rto();
         self.closing.fastclose = Some((id, cx.now + wait * (1 << sent.min(4)), sent + 1));

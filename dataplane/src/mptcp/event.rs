@@ -125,6 +125,9 @@ pub enum Event {
         error: String,
         /// MP_TCPRST reason received or sent, if any.
         reset_reason: Option<u8>,
+        /// Whether the peer's MP_TCPRST leaves hope for this path: its flag T, or a reason
+        /// that bars nothing. `None` if none was received.
+        transient: Option<bool>,
     },
     /// The peer changed a subflow's priority.
     SubflowPriority {

@@ -337,7 +337,13 @@ impl Core {
         let fields = s.tcp.header(cx.now);
         let sack = s.tcp.sack_blocks(3);
         let is_dss = matches!(signal, Some(MptcpOption::Dss(_)));
-        let signalled = signal.is_some() && !is_dss;
+        // The third packet of a handshake acknowledges something: it is no duplicate.
+        let signalled = signal.is_some()
+            && !is_dss
+            && !matches!(
+                signal,
+                Some(MptcpOption::MpCapable { .. } | MptcpOption::MpJoinAck { .. })
+            );
         // A DATA_ACK that says nothing new gives way to SACK blocks.
         let stale_ack = ack == Some(s.data_ack_sent) && plentiful && !sack.is_empty();
         let dss = ack

@@ -380,9 +380,9 @@ impl Core {
     }
 
     fn report_closed(&mut self, cx: &mut Cx<'_>, s: &Subflow, tuple: FourTuple) {
-        let (error, reset_reason) = s
-            .death
-            .map_or(("closed", None), |d| (d.error, d.reset_reason));
+        let (error, reset_reason, transient) = s.death.map_or(("closed", None, None), |d| {
+            (d.error, d.reset_reason, d.transient)
+        });
         self.closed_totals.merge(&s.totals);
         if self.closed.len() == CLOSED_LISTED_MAX {
             self.closed.pop_front();
@@ -404,6 +404,7 @@ impl Core {
             established: s.was_established,
             error: error.to_owned(),
             reset_reason,
+            transient,
         });
     }
 
@@ -413,8 +414,8 @@ impl Core {
             return;
         }
         if !s.initial && !s.was_established {
-            self.addresses
-                .join_failed(s.tuple().remote, s.death.and_then(|d| d.reset_reason));
+            let transient = s.death.is_some_and(|d| d.transient == Some(true));
+            self.addresses.join_failed(s.tuple().remote, transient);
         }
         if s.death.is_some_and(|d| d.transient == Some(false)) {
             self.addresses.path_barred(s.tuple());
