@@ -400,12 +400,12 @@ fn braid_evidence(events: &[Event], evidence: &mut Evidence, who: &str) {
                 say(format!("fell back ({reason})"));
             }
             Event::SubflowEstablished { .. } => evidence.joined = true,
-            Event::SubflowClosed { error, .. } => {
-                // The end of a connection is the end of its subflows.
-                if !["closed", "closed locally", "connection closed"].contains(&error.as_str()) {
-                    evidence.reset = true;
-                    say(format!("subflow {error}"));
-                }
+            // The end of a connection is the end of its subflows.
+            Event::SubflowClosed { error, .. }
+                if !["closed", "closed locally", "connection closed"].contains(&error.as_str()) =>
+            {
+                evidence.reset = true;
+                say(format!("subflow {error}"));
             }
             Event::Closed { reason, .. } => say(format!("{reason}")),
             Event::Checked { findings, .. } => {

@@ -134,7 +134,7 @@ fn payload_of(packets: &[Vec<u8>], complete: bool) -> Vec<u8> {
             ChecksumVerdict::Partial
         };
         assert_eq!(verdict, expected);
-        let at = tcp.seq.diff(SeqNumber(1)) as usize;
+        let at = usize::try_from(tcp.seq.diff(SeqNumber(1))).expect("behind the start");
         bytes[at..at + payload.len()].copy_from_slice(payload);
     }
     bytes
