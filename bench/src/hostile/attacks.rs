@@ -462,10 +462,10 @@ pub const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "ten bytes a segment, not mapped",
-        bound: "as above; half of `recv_buffer_bytes`",
+        bound: "as above; half of the receive window, then no MPTCP",
         frames_max: 8,
-        heap_kib_max: 1024,
-        counters: &[],
+        heap_kib_max: 512,
+        counters: &[Counter::DssFallback],
         run: dust_unmapped,
     },
     Attack {
