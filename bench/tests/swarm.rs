@@ -13,7 +13,7 @@ use braid_bench::swarm::soak::{Plan, Summary, cores, seed_of_clock, soak};
 use braid_bench::swarm::{EACH_WAY, FAULTS_MIN};
 
 /// Seeds that every run includes.
-const FIXED: u64 = 400;
+const FIXED: u64 = 1_500;
 
 /// Time for the others unless told otherwise.
 const SECONDS: u64 = 20;

@@ -15,6 +15,8 @@ use super::rewrite::timestamps;
 use super::rule::{Exit, Flows, Rule};
 use super::segment::{SACK, Segment, WINDOW_SCALE};
 
+/// RFC 7323 §3.2.
+const TIMESTAMPS: u8 = 8;
 /// Bytes per direction of a flow that the box vouches for at a time.
 const CACHE_BYTES: usize = 256 * 1024;
 /// How long the receiver may take before the box repeats.
@@ -148,13 +150,27 @@ impl Rule for Pep {
         for flow in self.flows.values_mut() {
             for toward in [Toward::Client, Toward::Server] {
                 // An old acknowledgment would make the segment unacceptable (RFC 5961 §5.2).
-                let acked = flow[toward.back().index()].next;
+                let back = &flow[toward.back().index()];
+                let (acked, sender_time) = (back.next, back.receiver_time);
                 let direction = &mut flow[toward.index()];
                 if direction.repeat_at.is_some_and(|at| at <= now) {
                     for s in direction.cached.iter_mut().take(REPEAT_MAX) {
                         s.ack = acked.unwrap_or(s.ack).later(s.ack);
+                        // So would an old timestamp (RFC 7323 §5).
+                        if let Some(o) = s.option_mut(TIMESTAMPS)
+                            && o.len() == 10
+                        {
+                            o[2..6].copy_from_slice(&sender_time.to_be_bytes());
+                        }
                         exit.count("repeated");
-                        exit.send(toward, s);
+                        // The path may have become narrower since.
+                        match s.split(s.payload.len() / 2) {
+                            Some((first, second)) => {
+                                exit.send(toward, &first);
+                                exit.send(toward, &second);
+                            }
+                            None => exit.send(toward, s),
+                        }
                     }
                     direction.repeat_at = Some(now + REPEAT_AFTER);
                 }

@@ -58,13 +58,17 @@ impl Boxes {
     }
 
     /// Whether a connection that begins on `link` may fail, if it says so. It may if the
-    /// entry lets its subflow be reset and there is no path without the box, or if it
-    /// `joins` none.
+    /// entry lets its subflow be reset and there is no path without the box, or none that it
+    /// is sure to join.
     pub(super) fn may_fail(&self, link: usize, joins: bool) -> bool {
         let allowed = self.allowed(link);
         let clean = self.covered.iter().any(|c| !c);
         let met = self.covered.get(link).copied().unwrap_or(false);
+        // With the box on every path that is in use it is as if it were on all.
+        let both = self.entry.allows(Placement::Both);
+        let everywhere = met && !joins && both.is_some_and(|o| o.contains(Outcomes::ERROR));
         allowed.contains(Outcomes::ERROR)
+            || everywhere
             || (allowed.contains(Outcomes::RESET) && met && !(clean && joins))
     }
 

@@ -41,7 +41,7 @@ pub struct World {
     pub(super) others: Vec<Other>,
     pub(super) faults: Vec<Trigger>,
     pub(super) boxes: Option<Boxes>,
-    /// The client opens and reopens subflows.
+    /// The client opens and reopens subflows, on every path.
     pub(super) joins: bool,
 }
 
@@ -145,22 +145,29 @@ pub fn build(seed: u64, only: Option<&str>) -> World {
     sim.watch();
 
     let hosts = one(&mut rng, &[2, 2, 2, 3, 4]);
-    let (mut joins, mut checksum) = (false, false);
+    let paths = rng.random_range(1..=4);
+    let (mut joins, mut checksum, mut v0) = (true, false, false);
     let entry = boxes::draw(&mut rng, only);
     for host in 0..hosts {
         let mut config = host_config(&mut rng);
-        if entry.is_some_and(boxes::is_deadly) {
-            // Who only waits for data would not notice that the peer is gone.
+        if host == SERVER || entry.is_some_and(boxes::is_deadly) {
+            // Who only waits for data would not notice that the peer is gone: a client that
+            // gives up may do so while nothing of it arrives.
             config.mptcp.tcp.keepalive = Some(Duration::from_secs(20));
             config.mptcp.tcp.keepalive_interval = Duration::from_secs(10);
             config.mptcp.tcp.keepalive_probes = 4;
         }
-        joins |= host == CLIENT && config.join;
+        if host == CLIENT {
+            joins &= config.join;
+            v0 = config.mptcp.connect_version == Version::V0;
+        } else if host == SERVER {
+            joins &= config.mptcp.allow_v0 || !v0;
+        }
+        joins &= host > SERVER || usize::from(config.mptcp.subflows_max) >= paths;
         checksum |= host <= SERVER && config.mptcp.checksum == ChecksumPolicy::Always;
         story.push(format!("host{host}: {}", describe(&config)));
         sim.add_host(&config);
     }
-    let paths = rng.random_range(1..=4);
     let shared = rng.random_bool(0.2).then(|| {
         let config = BottleneckConfig {
             rate_bps: scale(&mut rng, 5_000_000, 100_000_000),
@@ -285,9 +292,13 @@ fn host_config(rng: &mut StdRng) -> HostConfig {
     tcp.pacing = rng.random_bool(0.7);
     tcp.hystart = rng.random_bool(0.7);
     tcp.delayed_ack = one(rng, &[Duration::from_millis(40), Duration::from_millis(5)]);
+    // A sender that holds the last frame cannot hear the ACK that would free it: the worker
+    // keeps some back, hosts of the simulator leave it to their connections' limits.
+    let frames = one(rng, &[1024, 2048, 4096]);
+    mptcp.send_buffer_frames = frames / 3;
     HostConfig {
         mptcp,
-        frames: one(rng, &[1024, 2048, 4096]),
+        frames,
         tx_ring: one(rng, &[16, 64, 512]),
         join: rng.random_bool(0.9),
         announce: Vec::new(),

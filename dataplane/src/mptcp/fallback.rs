@@ -330,6 +330,18 @@ impl Core {
         }
     }
 
+    /// Whether a FIN may be that of a peer that has fallen back, and more will be heard from
+    /// it because it has yet to acknowledge something.
+    pub(crate) fn may_be_last_word(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        let early = !self.closing.closes_subflows(&self.reassembly);
+        self.mode == Mode::Mptcp
+            && s.initial
+            && early
+            && !s.sent.is_empty()
+            && self.may_fall_back(i)
+    }
+
     /// A FIN without any MPTCP option: its sender has fallen back, if that is possible. An
     /// MPTCP peer that closes one subflow attaches a DATA_ACK.
     pub(crate) fn check_bare_fin(&mut self, cx: &mut Cx<'_>, i: usize, has_mptcp: bool) {

@@ -104,10 +104,18 @@ impl Core {
             let again = verdict.duplicate_data && packet.payload.len() > 1;
             self.check_bare(cx, i, has_mptcp, acked, again);
         }
-        if verdict.fin && self.subflows[i].death.is_none() {
-            // As above: a FIN in the middle of a loss may have no room but for SACK blocks.
-            self.check_bare_fin(cx, i, has_mptcp || !packet.options.sack.is_empty());
-            self.on_fin(i);
+        if self.subflows[i].death.is_none() {
+            let held = self.subflows[i].fin_held;
+            let crowded = !has_mptcp && !packet.options.sack.is_empty();
+            if verdict.fin && crowded && self.may_be_last_word(i) {
+                // A FIN in the middle of a loss may have no room but for SACK blocks. What
+                // it ends, the subflow or the stream, the next acknowledgments tell.
+                self.subflows[i].fin_held = true;
+            } else if verdict.fin || (held && (!crowded || self.mode == Mode::Tcp)) {
+                self.subflows[i].fin_held = false;
+                self.check_bare_fin(cx, i, has_mptcp || crowded);
+                self.on_fin(i);
+            }
         }
         let s = &mut self.subflows[i];
         let half_closed = s.closing && s.tcp.state() == State::FinWait2;
@@ -207,7 +215,9 @@ impl Core {
         self.data_rto = None;
         self.data_rto_backoff = 0;
         self.unheard = None;
-        self.repairer = None;
+        if let Some(i) = self.repairer.take().and_then(|id| self.index_of(id)) {
+            self.subflows[i].swallows = false;
+        }
         self.arm_data_rto(cx.now);
         self.refill_hole();
     }

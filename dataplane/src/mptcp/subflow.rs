@@ -128,6 +128,8 @@ pub(crate) struct Subflow {
     pub(crate) nonce_remote: u32,
     /// Next repetition of the MP_JOIN ACK, and how many there were.
     pub(crate) join_ack: Option<(Instant, u8)>,
+    /// A FIN without a word of MPTCP arrived where there may have been no room for one.
+    pub(crate) fin_held: bool,
     /// It acknowledged a repair that the connection does not acknowledge.
     pub(crate) swallows: bool,
     /// The ACK with MP_CAPABLE has to leave before the first data (RFC 6824 §3.6).
@@ -228,6 +230,7 @@ impl Subflow {
             nonce_remote: 0,
             join_ack: None,
             swallows: false,
+            fin_held: false,
             third_ack_due: false,
             plain_syn_seen: false,
             rx: RxMappings::default(),

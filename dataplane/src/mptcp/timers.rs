@@ -331,9 +331,6 @@ impl Core {
         if self.sole_carrier().is_some() {
             return;
         }
-        // As long as one subflow has carried everything, it is no place for repetitions.
-        let carrier = self.subflows.iter().find(|s| s.initial && s.is_usable());
-        let avoid = carrier.filter(|_| !self.was_multipath).map(|s| s.id);
         // A box that merges segments, or strips every second one, may spoil the same bytes
         // each time when as many are sent each time.
         let most = if self.data_rto_backoff % 2 == 1 {
@@ -358,7 +355,7 @@ impl Core {
             }
         }
         if end > head {
-            self.reinject.add(head..end, avoid);
+            self.reinject.add(head..end, None);
         }
     }
 
