@@ -36,9 +36,9 @@ fn a_bad_config_is_status_2_with_file_line_and_key() {
     for (config, line, rest) in [
         ("[[interface]\n", 1, ""),
         (
-            "[[interface]]\nname = \"v\"\nmode = \"superframe\"\n",
+            "[[interface]]\nname = \"v\"\nmode = \"fast\"\n",
             3,
-            "interface.mode: \"superframe\" is not available in this version; allowed: auto, zero-copy, native, generic",
+            "interface.mode: \"fast\" is not known; allowed: auto, zero-copy, native, generic, superframe",
         ),
         (
             "[dataplane]\nframs = 1\n",

@@ -339,7 +339,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 39);
+    assert_eq!(c.services[0].listen_line, 41);
     assert_eq!(c.interfaces[0].line, 13);
 }
 

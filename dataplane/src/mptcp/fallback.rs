@@ -28,7 +28,7 @@ const FAIL_SENT_MAX: u8 = 8;
 
 impl Core {
     /// Whether subflow `i` alone has carried everything, in order, both ways.
-    fn may_fall_back(&self, i: usize) -> bool {
+    pub(crate) fn may_fall_back(&self, i: usize) -> bool {
         let joining = self
             .subflows
             .iter()

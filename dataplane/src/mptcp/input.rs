@@ -4,7 +4,7 @@ use super::api::{CloseReason, Cx, SubflowId};
 use super::event::Event;
 use super::mapping::{Declared, Mapping, MappingChecksum, Step};
 use super::state::{Core, Mode};
-use super::subflow::Phase;
+use super::subflow::{Phase, Subflow};
 use super::version::ChecksumFlagViolated;
 use crate::buf::Chain;
 use crate::counters::Counter;
@@ -336,9 +336,16 @@ impl Core {
             cx.counters.inc(Counter::DSSNoMatchTCP);
             return;
         }
-        if self.is_shifted(i, packet, &mapping, dss.data_fin) {
+        // With checksums the bytes themselves will tell.
+        if !self.checksum && self.is_shifted(i, packet, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
-            return self.options_vanished(cx, i);
+            let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();
+            if self.may_fall_back(i) || self.subflows.iter().any(others) {
+                return self.options_vanished(cx, i);
+            }
+            // A box that merges segments looks the same. Without its mapping the data is not
+            // taken, and comes again; a reset would leave nothing for it to come on.
+            return;
         }
         self.declare(cx, i, &mapping, dss.data_fin);
     }
@@ -349,7 +356,7 @@ impl Core {
     /// and a box that splits segments does one or the other.
     fn is_shifted(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
         let s = &self.subflows[i];
-        let first = packet.seq.diff(s.tcp.irs());
+        let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
         let end = start.wrapping_add(i32::from(mapping.len) - i32::from(fin));
