@@ -41,7 +41,7 @@ the least and the most. *Unequal paths*: 10 Mb/s with a round trip of 20 ms besi
 - *bulk, small window*: 3 MB over the unequal paths into a receive buffer of 96 kB. Waiting \
 bytes are those in the receiver's reassembly queue, averaged over time; delays are per segment.
 - *bulk, larger window*: 8 MB into 512 kB; the fast path alone needs 6.8 s.
-- *bursts after idle*: 20 times 128 kB over the unequal paths, 1.5 s apart, into the default \
+- *bursts after idle*: 20 times 64 kB over the unequal paths, 0.3 s apart, into the default \
 receive buffer of 4 MB: from the first byte at hand to the last byte read.
 - *thin stream, loss*: 1000 messages of 1 kB, 20 ms apart, over two paths of 10 Mb/s and 20 ms that \
 lose 3 % each.
@@ -327,8 +327,8 @@ pub fn study() -> Study {
             ("completion, 95 %, ms", "ecf less than min-rtt"),
         ],
         |seed, kind| {
-            let every = Duration::from_millis(1500);
-            let mut delays = pieces(seed, kind, (20, 128_000, every), unequal());
+            let every = Duration::from_millis(300);
+            let mut delays = pieces(seed, kind, (20, 64_000, every), unequal());
             [percentile(&mut delays, 50), percentile(&mut delays, 95)]
         },
     ));

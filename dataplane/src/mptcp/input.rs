@@ -339,15 +339,23 @@ impl Core {
         // With checksums the bytes themselves will tell.
         if !self.checksum && self.is_shifted(i, packet, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
-            let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();
-            if self.may_fall_back(i) || self.subflows.iter().any(others) {
+            if self.can_do_without(i) {
                 return self.options_vanished(cx, i);
             }
-            // A box that merges segments looks the same. Without its mapping the data is not
-            // taken, and comes again; a reset would leave nothing for it to come on.
+            // A box that merges segments looks the same. What has no mapping is not taken, and
+            // comes again; a reset would leave nothing for it to come on.
+            let dropped = self.subflows[i].rx.drop_held();
+            cx.counters.add(Counter::UnmappedDrop, dropped as u64);
             return;
         }
         self.declare(cx, i, &mapping, dss.data_fin);
+    }
+
+    /// Whether the connection goes on if the mappings of subflow `i` are given up: as TCP, or
+    /// on another subflow.
+    pub(crate) fn can_do_without(&self, i: usize) -> bool {
+        let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();
+        self.may_fall_back(i) || self.subflows.iter().any(others)
     }
 
     /// Something has put bytes into the subflow: this segment's mapping begins at bytes that

@@ -285,6 +285,13 @@ impl RxMappings {
         self.take(n)
     }
 
+    /// Drops what is held; the peer sends it again, on the connection's level. Returns how
+    /// many bytes that were.
+    pub(crate) fn drop_held(&mut self) -> usize {
+        self.dropped |= !self.held.is_empty();
+        self.take_all().len()
+    }
+
     /// Forgets all mappings.
     pub(crate) fn forget(&mut self) {
         self.queue.clear();

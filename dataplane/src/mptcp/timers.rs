@@ -102,10 +102,12 @@ impl Core {
         }
         if s.unmapped.is_some_and(|(_, at)| at <= cx.now) {
             s.unmapped = None;
-            self.options_vanished(cx, i);
-            // MP_FAIL has to travel on something.
-            self.subflows[i].tcp.ack_now();
-            return;
+            if self.can_do_without(i) {
+                self.options_vanished(cx, i);
+                // MP_FAIL has to travel on something.
+                self.subflows[i].tcp.ack_now();
+                return;
+            }
         }
         let s = &mut self.subflows[i];
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {

@@ -110,7 +110,9 @@ pub(super) static ENTRIES: &[Entry] = &[
             (Placement::One, M.or(F)),
             (Placement::First, M.or(F).or(R)),
             (Placement::Joined, M.or(R)),
-            (Placement::Both, M.or(F).or(R)),
+            // Without checksums two such boxes cannot be told from ones that lengthen
+            // payload: rather an error than wrong bytes.
+            (Placement::Both, M.or(F).or(R).or(E)),
         ],
         linux: "X without checksum: truncated",
         ..HARMLESS_ENTRY
