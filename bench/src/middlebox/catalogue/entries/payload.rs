@@ -48,19 +48,19 @@ pub(super) static ENTRIES: &[Entry] = &[
         variants: &[
             variant("c>s", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(1, Edit::Grow(5), Way::ToServer)),
                 ]
             }),
             variant("s>c", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(1, Edit::Grow(5), Way::ToClient)),
                 ]
             }),
             variant("both ways", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(1, Edit::Grow(5), Way::Both)),
                 ]
             }),
@@ -82,19 +82,19 @@ pub(super) static ENTRIES: &[Entry] = &[
         variants: &[
             variant("c>s", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(20, Edit::Grow(5), Way::ToServer)),
                 ]
             }),
             variant("s>c", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(20, Edit::Grow(5), Way::ToClient)),
                 ]
             }),
             variant("both ways", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(20, Edit::Grow(5), Way::Both)),
                 ]
             }),
@@ -149,7 +149,7 @@ pub(super) static ENTRIES: &[Entry] = &[
             }),
             variant("grow, both ways", |_| {
                 vec![
-                    Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                    Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                     Tcp::boxed(Gateway::new(20, Edit::Grow(5), Way::Both)),
                 ]
             }),
@@ -168,7 +168,7 @@ pub(super) static ENTRIES: &[Entry] = &[
         what: "the 20th segment vanishes, 13 bytes go back to its sender",
         variants: &[variant("c>s", |_| {
             vec![
-                Tcp::boxed(Mss::new(MssChange::AtMost(1300), Way::Both)),
+                Tcp::boxed(Mss::new(MssChange::AtMost(1200), Way::Both)),
                 Tcp::boxed(Gateway::new(20, Edit::Answer(13), Way::ToServer)),
             ]
         })],
