@@ -494,8 +494,9 @@ impl<'a> Fuzz<'a> {
                 range.dsn + u64::from(range.len) <= range.map.dsn + u64::from(range.map.len),
                 "{range:?}"
             );
+            // What was acknowledged in part is sent again whole.
             left = left
-                .checked_sub(range.len)
+                .checked_sub(end - range.seq.later(una))
                 .expect("retransmissions without end");
             self.tcp.record_retransmit(self.now, range.seq, range.len);
             self.ack_leaves();
