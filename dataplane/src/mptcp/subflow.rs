@@ -205,6 +205,19 @@ pub(crate) struct Subflow {
 }
 
 impl Subflow {
+    /// Where in the stream what is in flight ends, if it is one run of the stream.
+    pub(crate) fn sent_to(&self) -> Option<u64> {
+        let mut end = self.sent.front().map_or(0, |t| t.off);
+        self.sent
+            .iter()
+            .all(|t| {
+                let follows = t.off == end;
+                end = t.off + u64::from(t.len);
+                follows
+            })
+            .then_some(end)
+    }
+
     /// Sends to another hardware address from now on.
     pub(crate) fn set_next_hop(&mut self, mac: EthernetAddress) {
         self.path.l2.dst = mac;
