@@ -162,6 +162,7 @@ impl Host {
         let engine_config = EngineConfig {
             mptcp: config.mptcp.clone(),
             time_wait_max: 256,
+            window_frames: config.frames / 2,
             ..EngineConfig::default()
         };
         let pool = FramePool::heap(config.frames, 2048);
