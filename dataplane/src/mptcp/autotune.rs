@@ -205,12 +205,10 @@ impl ReceiveBuffer {
     /// How large the buffer should be after such a round.
     fn target(&self, round: Round) -> u64 {
         let ahead = 2 * round.read + SEGMENTS_EXTRA * u64::from(self.mss);
-        // As much again as the growth just seen, and once more (Linux does the same).
+        // Ahead of the growth just seen: what doubled may double again.
         let growth = round.read.saturating_sub(self.best);
         let basis = self.best.max(SEGMENTS_EXTRA * u64::from(self.mss)).max(1);
-        let target = ahead
-            + 2 * (u128::from(ahead) * u128::from(growth) / u128::from(basis))
-                .min(u128::from(ahead)) as u64;
+        let target = ahead + ahead.saturating_mul(growth.min(basis)) / basis;
         let took = round.took.as_nanos().max(1);
         let unqueued = 4 * u128::from(round.read) * round.min_rtt.as_nanos().min(took) / took;
         let proven = u64::try_from(unqueued).unwrap_or(u64::MAX);

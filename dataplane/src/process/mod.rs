@@ -226,6 +226,8 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         subflowless_timeout: Duration::from_millis(m.subflowless_timeout_ms),
         window_option: m.window_option,
         deny_join_initial: m.deny_join_id0,
+        recv_buffer_bytes: m.receive_buffer_max,
+        send_buffer_bytes: m.send_buffer_max,
         ..MptcpConfig::default()
     };
     mptcp.tcp.congestion = m.congestion;
