@@ -162,7 +162,7 @@ const BAD: &[(&str, &str)] = &[
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[path]\npolicy = \"random\"\n",
-        "t.toml:4: path.policy: \"random\" is not known; allowed: announce, fullmesh, none",
+        "t.toml:4: path.policy: \"random\" is not known; allowed: announce, fullmesh, ndiffports, backup, none",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[path]\nsubflows = 0\n",
