@@ -305,7 +305,7 @@ impl Core {
         }
         // A join whose fate is open decides: what is dropped now could never be made good
         // on the only subflow.
-        let room = u64::from(cx.config.recv_buffer_bytes / 2);
+        let room = u64::from(self.buffer.bytes() / 2);
         if next && self.may_follow(i) && s.rx.held_bytes() as u64 <= room {
             return true;
         }
