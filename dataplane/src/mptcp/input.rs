@@ -202,6 +202,7 @@ impl Core {
             s.acked_to = s.acked_to.max(end);
             if self.mode == Mode::Tcp {
                 self.acknowledge_stream(cx, end);
+                self.release_fail(cx.now, i);
             }
         }
     }

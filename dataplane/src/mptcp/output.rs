@@ -260,6 +260,7 @@ impl Core {
         let map = match self.mode {
             Mode::Tcp if self.infinite_map_due => {
                 self.infinite_map_due = false;
+                self.infinite_map_from = Some(plan.off);
                 MapRef {
                     dsn: plan.off,
                     ssn,

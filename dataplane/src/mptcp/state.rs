@@ -57,6 +57,10 @@ pub(crate) struct Core {
     pub(crate) fallback: Option<Counter>,
     /// Data beyond the fallback needs an infinite mapping to be announced.
     pub(crate) infinite_map_due: bool,
+    /// From which stream offset on it was announced.
+    pub(crate) infinite_map_from: Option<u64>,
+    /// The peer's arrived: it has fallen back.
+    pub(crate) infinite_map_heard: bool,
     /// DATA_ACKs are sent.
     pub(crate) send_data_acks: bool,
     /// More than one subflow has carried data: falling back is no longer possible.
@@ -143,6 +147,8 @@ impl Core {
             remote_denies_join: false,
             fallback: None,
             infinite_map_due: false,
+            infinite_map_from: None,
+            infinite_map_heard: false,
             send_data_acks: true,
             was_multipath: false,
             rcv_space: DataSpace::default(),

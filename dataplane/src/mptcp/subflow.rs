@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::api::{SubflowId, SubflowPath};
 use super::dsn::expand32;
+use super::fallback::Fail;
 use super::info::Totals;
 use super::mapping::RxMappings;
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
@@ -159,7 +160,7 @@ pub(crate) struct Subflow {
     /// without a mapping.
     pub(crate) bare: u8,
     /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
-    pub(crate) fail: Option<(u64, u8)>,
+    pub(crate) fail: Option<Fail>,
     /// MP_FAIL was sent, or is about to be: the peer's needs no other answer.
     pub(crate) fail_said: bool,
     /// Some DSS arrived on this subflow.
