@@ -72,6 +72,11 @@ impl Boxes {
             || (allowed.contains(Outcomes::RESET) && met && !(clean && joins))
     }
 
+    /// The main connection has more than one path.
+    pub(super) fn several_paths(&self) -> bool {
+        self.covered.len() > 1
+    }
+
     /// What changed payload, over all flows.
     pub(super) fn edits(&self, sim: &Sim) -> u64 {
         const EDITS: [&str; 3] = ["edits", "answers", "bytes changed"];

@@ -1,6 +1,5 @@
 //! One seed, run and judged.
 
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use rand::Rng;
 
+use super::altered;
 use super::boxes::Boxes;
 use super::world::{self, CLIENT, Cut, SERVER, Trouble, World, address_id};
 use super::{FAULTS_MIN, STALL, STALL_BOXED};
@@ -28,12 +28,6 @@ const EVENTS_MAX: u64 = 3_000_000;
 
 /// TIME-WAIT is over after this (RFC 9293 §3.4.2, as short as Linux has it).
 const TIME_WAIT_OVER: Duration = Duration::from_secs(130);
-
-/// A mapping says its length in 16 bits.
-const MAPPING_BYTES_MAX: usize = 0xffff;
-
-/// Misplaced bytes that agree with the pattern by chance are not that many in a row.
-const BY_CHANCE_MAX: usize = 64;
 
 /// Packets of a replay that are kept.
 const REPLAY_PACKETS: usize = 400_000;
@@ -135,20 +129,6 @@ fn judge(seed: u64, world: &mut World) -> Report {
         middlebox: world.boxes.as_ref().map(|b| b.entry.id),
         failure,
     }
-}
-
-/// Where a stream differs from the pattern. Bytes that are right by chance do not part a place.
-fn misplaced(got: &[u8]) -> Vec<Range<usize>> {
-    let mut wanted = vec![0; got.len()];
-    pattern::fill(0, &mut wanted);
-    let mut places: Vec<Range<usize>> = Vec::new();
-    for at in (0..got.len()).filter(|at| got[*at] != wanted[*at]) {
-        match places.last_mut() {
-            Some(place) if at - place.end < BY_CHANCE_MAX => place.end = at + 1,
-            _ => places.push(at..at + 1),
-        }
-    }
-    places
 }
 
 /// What a panic said.
@@ -432,10 +412,13 @@ impl World {
     }
 
     /// A box has changed payload: what the applications got is what was sent, or what plain
-    /// TCP would have delivered through that box. Without checksums nobody can tell what it
-    /// changed (RFC 8684 §3.3.1), so changes may be in the stream, but only where a box made
-    /// them: as many places as there were edits, none longer than a mapping. Whatever follows is
-    /// at its place again.
+    /// TCP would have delivered through that box.
+    ///
+    /// Without checksums nobody can tell what it changed (RFC 8684 §3.3.1). On one path the
+    /// stream is still what TCP would have delivered. Over several, what a box adds or removes
+    /// displaces whatever is mapped behind it on that subflow, and looks like what boxes do that
+    /// only merge and split; so every byte must be at its place, or no farther from it than a
+    /// box can have moved it, and as many may be altogether different as boxes have edited.
     fn check_altered(&mut self) -> Result<(), String> {
         let (main, Some(boxes)) = (&self.main, &self.boxes) else {
             return Ok(());
@@ -453,6 +436,7 @@ impl World {
             self.sim.host(host).events.iter().any(fell_back)
         });
         let edits = boxes.edits(&self.sim);
+        let several = boxes.several_paths();
         let complete = |o: &Outcome| o.eof || o.closed == Some(CloseReason::Finished);
         let ends = [
             ("client", &main.client, main.down, &taps[0]),
@@ -460,25 +444,27 @@ impl World {
         ];
         for (who, outcomes, sent, tap) in ends {
             let (got, complete) = (outcomes.recorded(), complete(&outcomes.get()));
-            let places = misplaced(&got);
+            let wrong = pattern::check(0, &got).err();
             let long = got.len() as u64 > sent;
             let short = complete && (got.len() as u64) < sent;
-            let unseen = !main.checksum
-                && places.len() as u64 <= edits
-                && places.iter().all(|p| p.len() <= MAPPING_BYTES_MAX);
-            if (places.is_empty() || unseen) && !short && !long {
+            if wrong.is_none() && !short && !long {
                 continue;
             }
             // The main connection is the first on its link.
             let flow = tap.flows().first().copied();
             let passed = flow.map_or(Vec::new(), |flow| tap.stream(flow).0);
             let as_tcp = passed.starts_with(&got) && (!complete || passed.len() == got.len());
-            if as_tcp && fell_back {
+            if as_tcp && (fell_back || !main.checksum) {
+                continue;
+            }
+            let strange = altered::strange_bytes(&got);
+            let unseen = !main.checksum && several && strange <= edits * altered::EDIT_BYTES_MAX;
+            if unseen && !short && !long {
                 continue;
             }
             return Err(format!(
-                "{who} got {} of {sent} bytes, changed {places:?}, complete {complete}; {} passed, as TCP {as_tcp}, \
-                 fell back {fell_back}, checksums {}, {edits} edits",
+                "{who} got {} of {sent} bytes, wrong at {wrong:?}, {strange} nowhere near, complete {complete}; \
+                 {} passed, as TCP {as_tcp}, fell back {fell_back}, checksums {}, {edits} edits",
                 got.len(),
                 passed.len(),
                 main.checksum
