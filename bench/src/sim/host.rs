@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use braid_dataplane::buf::{Frame, FrameAccounting, FramePool};
@@ -9,6 +10,7 @@ use braid_dataplane::counters::{Counter, Counters};
 use braid_dataplane::io::{PortId, RxChecksum, Tx};
 use braid_dataplane::mptcp::{Event, MptcpConfig, OpenError, SubflowPath, TxSink};
 use braid_dataplane::offload::header::L2Header;
+use braid_dataplane::offload::{BurstShape, segmentation};
 use braid_dataplane::time::Instant;
 use braid_dataplane::wire::ethernet::EthernetAddress;
 use braid_dataplane::wire::types::{AddressId, FourTuple};
@@ -40,6 +42,8 @@ pub struct HostConfig {
     pub frames: u32,
     /// Packets that a port takes per turn.
     pub tx_ring: u32,
+    /// Largest burst that ports cut into segments on its way out; 0: they do not.
+    pub burst_bytes: u32,
     /// Open and reopen subflows on every link (active opens only).
     pub join: bool,
     /// Links and own addresses to announce to peers once established.
@@ -52,6 +56,7 @@ impl Default for HostConfig {
             mptcp: MptcpConfig::default(),
             frames: 16_384,
             tx_ring: 512,
+            burst_bytes: 0,
             join: true,
             announce: Vec::new(),
         }
@@ -117,6 +122,7 @@ pub struct Host {
     engine: Engine<SimApp>,
     pool: FramePool,
     tx_ring: u32,
+    burst_bytes: u32,
     sent: Vec<(usize, Vec<u8>)>,
     next_port: u16,
     join: bool,
@@ -141,6 +147,7 @@ struct Sink<'a> {
     sent: &'a mut Vec<(usize, Vec<u8>)>,
     spare: &'a mut Vec<Vec<u8>>,
     room: u32,
+    burst_bytes: u32,
 }
 
 impl TxSink for Sink<'_> {
@@ -156,6 +163,32 @@ impl TxSink for Sink<'_> {
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.extend_from_slice(frame.packet());
         self.sent.push((usize::from(port.0), packet));
+        Tx::Queued
+    }
+
+    fn segment_bytes(&self, _port: PortId) -> u32 {
+        self.burst_bytes
+    }
+
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let mut burst = self.spare.pop().unwrap_or_default();
+        for (frame, range) in frames {
+            burst.extend_from_slice(&frame.packet()[range]);
+        }
+        let (headers, payload) = burst.split_at(shape.header_len);
+        let segments = payload.len().div_ceil(usize::from(shape.segment_bytes));
+        if (self.room as usize) < segments {
+            return Tx::Full;
+        }
+        segmentation::segment(headers, shape, payload, |packet| {
+            self.room -= 1;
+            self.sent.push((usize::from(port.0), packet.to_vec()));
+        });
         Tx::Queued
     }
 
@@ -184,6 +217,7 @@ impl Host {
             engine: Engine::new(engine_config, seed, now),
             pool,
             tx_ring: config.tx_ring,
+            burst_bytes: config.burst_bytes,
             sent: Vec::new(),
             next_port: PORT_MIN,
             join: config.join,
@@ -325,6 +359,7 @@ impl Host {
             sent: &mut self.sent,
             spare: &mut Vec::new(),
             room: self.tx_ring,
+            burst_bytes: self.burst_bytes,
         };
         let handed = self
             .engine
@@ -351,6 +386,7 @@ impl Host {
             sent: &mut self.sent,
             spare,
             room: self.tx_ring,
+            burst_bytes: self.burst_bytes,
         };
         let more = self.engine.run(now, &mut sink);
         while let Some((_, event)) = self.engine.pop_event() {

@@ -168,6 +168,7 @@ impl Core {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
             self.kill(i, Some(reset_reason::MIDDLEBOX), "wrong DSS checksum");
+            self.on_spoiled(cx, false);
         }
     }
 

@@ -36,6 +36,7 @@
 //! | `autotune` | how large windows are, and the frames that they promise |
 //! | `window_option` | the connection-level window in an option of its own |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
+//! | `evidence` | what shows that paths do not carry MPTCP |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
 //! Invariants:
@@ -56,6 +57,7 @@ mod copies;
 mod coupling;
 mod dsn;
 mod event;
+mod evidence;
 mod fallback;
 mod fastopen;
 mod handshake;

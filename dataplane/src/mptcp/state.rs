@@ -9,6 +9,7 @@ use super::autotune::ReceiveBuffer;
 use super::close::Closing;
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::evidence::Spoiled;
 use super::fastopen::FastOpen;
 use super::info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 use super::key::KeyMaterial;
@@ -89,6 +90,9 @@ pub(crate) struct Core {
     /// What TCP has delivered, or a DATA_FIN, is not DATA_ACKed: since when, and how many
     /// timeouts in a row found it so.
     pub(crate) unheard: Option<(Instant, u32)>,
+    /// Subflows that wrong checksums ended: as the peer says, and as found here.
+    pub(crate) spoiled_tx: Spoiled,
+    pub(crate) spoiled_rx: Spoiled,
     /// Which subflow was last given the head of the stream to repair.
     pub(crate) repairer: Option<SubflowId>,
     /// Holes up to here are resent without waiting for another timeout.
@@ -164,6 +168,8 @@ impl Core {
             data_rto: None,
             data_rto_backoff: 0,
             unheard: None,
+            spoiled_tx: Spoiled::default(),
+            spoiled_rx: Spoiled::default(),
             repairer: None,
             recover: 0,
             opportunistic: 0,
@@ -294,8 +300,7 @@ impl Core {
         self.reassembly.offer(free.max(slack));
         let window = u32::try_from(free).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
-            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
-            s.tcp.set_receive_window(window.saturating_sub(held));
+            s.offer_window(window);
         }
     }
 
@@ -309,8 +314,7 @@ impl Core {
             .min(u64::from(self.buffer.bytes()));
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
-            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
-            s.tcp.set_receive_window(window.saturating_sub(held));
+            s.offer_window(window);
         }
     }
 

@@ -68,7 +68,7 @@ impl WindowOption {
 }
 
 impl Core {
-    fn may_use_window_option(&self) -> bool {
+    pub(crate) fn may_use_window_option(&self) -> bool {
         self.window.enabled
             && self.fully_established
             && self.is_mptcp()
