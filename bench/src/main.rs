@@ -30,6 +30,8 @@ enum Command {
     Veth(braid_bench::benchmark::veth::Arguments),
     /// The engine alone on memory ports, beside smoltcp and memcpy
     Engine(braid_bench::benchmark::engine::Arguments),
+    /// What the XDP program costs per packet (root)
+    Steer(braid_bench::benchmark::steer::Arguments),
     /// Draws the results of benchmarks, and compares those of two runs
     Report(braid_bench::report::benchmark::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
         Command::Veth(arguments) => braid_bench::benchmark::veth::run(&arguments),
         Command::Engine(arguments) => braid_bench::benchmark::engine::run(&arguments),
+        Command::Steer(arguments) => braid_bench::benchmark::steer::run(&arguments),
         Command::Report(arguments) => braid_bench::report::benchmark::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
         Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),
