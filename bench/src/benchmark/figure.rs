@@ -185,6 +185,20 @@ impl Figure {
     }
 }
 
+/// Adds a value, or why there is none, to the figure that is the same as `like`, which is
+/// appended if there is none yet.
+pub fn record(figures: &mut Vec<Figure>, like: Figure, value: Result<f64, String>) {
+    let at = figures.iter().position(|figure| figure.is_same(&like));
+    let at = at.unwrap_or_else(|| {
+        figures.push(like);
+        figures.len() - 1
+    });
+    match value {
+        Ok(value) => figures[at].values.push(value),
+        Err(why) => figures[at].remarks.push(why),
+    }
+}
+
 /// A distribution: value at each of a few percentiles.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Curve {
@@ -244,6 +258,21 @@ pub(crate) mod tests {
         }
         assert!(!all[1].judge(&all).unwrap().met);
         assert!(all[2].judge(&all).unwrap().met);
+    }
+
+    #[test]
+    fn values_gather_under_the_same_figure() {
+        let mut all = Vec::new();
+        let like = |place: &str| Figure::new(Bench::Pps, place, "x", ("rate", "Gb/s"), true);
+        record(&mut all, like("a"), Ok(1.0));
+        record(&mut all, like("b"), Ok(2.0));
+        record(&mut all, like("a"), Ok(3.0));
+        record(&mut all, like("a"), Err("no".to_owned()));
+        assert_eq!(
+            (&all[0].values[..], &all[1].values[..]),
+            (&[1.0, 3.0][..], &[2.0][..])
+        );
+        assert_eq!(all[0].remarks, ["no"]);
     }
 
     #[test]
