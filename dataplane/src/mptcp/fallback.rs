@@ -69,14 +69,7 @@ impl Core {
     fn may_follow(&self, i: usize) -> bool {
         let s = &self.subflows[i];
         let others = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
-        let contiguous = {
-            let mut next = None;
-            s.sent.iter().all(|t| {
-                let fits = next.is_none_or(|n| n == t.off);
-                next = Some(t.off + u64::from(t.len));
-                fits
-            })
-        };
+        let contiguous = s.sent_to().is_some();
         // Unmapped bytes that were dropped, and ranges that never left, would be skipped.
         let is_the_stream = s.initial && s.rx.continues(self.reassembly.nxt());
         let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
@@ -86,6 +79,14 @@ impl Core {
             && all_left
             && self.reassembly.bytes() == 0
             && !self.subflows.iter().any(others)
+    }
+
+    /// Whether what is in flight on subflow `i`, and what will follow it, is the stream even
+    /// to a receiver that sees no mappings. It is not where the subflow carries again what it
+    /// had carried before: only mappings say so.
+    pub(crate) fn is_linear(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        s.sent.is_empty() || s.sent_to() == Some(self.sent_max)
     }
 
     /// Falls back on subflow `i`, or resets it where that is not possible.
@@ -167,6 +168,7 @@ impl Core {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
             self.kill(i, Some(reset_reason::MIDDLEBOX), "wrong DSS checksum");
+            self.on_spoiled(cx, false);
         }
     }
 
@@ -313,7 +315,7 @@ impl Core {
     /// Falls back without a word: what carries an option does not arrive. The peer learns it
     /// from bare data (RFC 8684 §3.7).
     pub(crate) fn fall_back_mute(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {
-        if !self.may_fall_back(i) {
+        if !self.may_fall_back(i) || !self.is_linear(i) {
             return;
         }
         self.fall_back(cx, i, reason);
@@ -334,7 +336,7 @@ impl Core {
         }
         // A join whose fate is open decides: what is dropped now could never be made good
         // on the only subflow.
-        let room = u64::from(cx.config.recv_buffer_bytes / 2);
+        let room = u64::from(self.buffer.bytes() / 2);
         if next && self.may_follow(i) && s.rx.held_bytes() as u64 <= room {
             return true;
         }

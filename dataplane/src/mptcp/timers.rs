@@ -137,7 +137,7 @@ impl Core {
         if consecutive >= OPTIONS_DROPPED_RTOS && self.options_may_be_dropped(i) {
             return self.fall_back_mute(cx, i, Counter::MPCapableDataFallback);
         }
-        if consecutive >= MUTE_RTOS && self.fallback.is_some() {
+        if consecutive >= MUTE_RTOS && self.fallback.is_some() && self.is_linear(i) {
             self.mute = true;
             self.infinite_map_due = false;
         }
