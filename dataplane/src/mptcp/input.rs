@@ -398,13 +398,13 @@ impl Core {
             start.wrapping_sub(first),
             end.wrapping_sub(first.wrapping_add(payload)),
         );
-        let grown = early < 0
-            && late < 0
+        let position = s.rx_position(mapping.ssn);
+        let claims_bare = early < 0
             && s.rx.held_bytes() > 0
             && !s.rx.front_is_mapped()
-            && s.rx_position(mapping.ssn) == Some(s.rx.pos());
-        let position = s.rx_position(mapping.ssn);
-        let claims_overhang = early < 0 && position.is_some() && s.rx.overhang() == position;
+            && position == Some(s.rx.pos());
+        let grown = claims_bare && late < 0;
+        let claims_overhang = claims_bare && s.rx.overhang() == position;
         if late < 0 {
             let len = u64::from(mapping.len) - u64::from(fin);
             s.rx.set_overhang(position.map(|p| p + len));
