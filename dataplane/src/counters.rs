@@ -322,6 +322,12 @@ counters! {
     TxRecopyMss,
     /// Received payload copied out to free its frame.
     RxCopybreak,
+    /// A receive buffer grew with what its application reads.
+    RcvWindowGrown,
+    /// A receive buffer was cut because others need frames.
+    RcvWindowCut,
+    /// Received data pinned more frames than its window had promised, and was copied out.
+    RcvWindowOverdrawn,
     /// Frames received.
     FramesRx,
     /// Payload bytes delivered to applications.

@@ -19,6 +19,17 @@ use braid_dataplane::worker::{Arrival, Engine, EngineConfig, Order, OrderError, 
 use super::app::{Outcomes, Role, SimApp};
 use super::link::Link;
 
+/// Frames that data leaves to what arrives and to ACKs, as a share: as the worker's.
+const DATA_RESERVE_SHARE: u32 = 6;
+/// Packets without data that a port has room for nevertheless.
+const ROOM_FOR_CONTROLS: u32 = 2;
+
+/// Frames that data may take.
+fn data_room(pool: &FramePool) -> u32 {
+    pool.available()
+        .saturating_sub(pool.frames() / DATA_RESERVE_SHARE)
+}
+
 /// First ephemeral port.
 const PORT_MIN: u16 = 32_768;
 
@@ -182,7 +193,7 @@ impl TxSink for Sink<'_> {
     }
 
     fn room(&self, _port: PortId) -> u32 {
-        self.room
+        self.room.min(data_room(self.pool).max(ROOM_FOR_CONTROLS))
     }
 
     fn shares_frames(&self, _a: PortId, _b: PortId) -> bool {
@@ -195,6 +206,7 @@ impl Host {
         let engine_config = EngineConfig {
             mptcp: config.mptcp.clone(),
             time_wait_max: 256,
+            window_frames: config.frames / 2,
             ..EngineConfig::default()
         };
         let pool = FramePool::heap(config.frames, 2048);
@@ -381,7 +393,7 @@ impl Host {
             self.on_event(now, &event);
             self.events.push(event);
         }
-        more && self.pool.available() > 0
+        more && data_room(&self.pool) > ROOM_FOR_CONTROLS
     }
 
     fn on_event(&mut self, now: Instant, event: &Event) {

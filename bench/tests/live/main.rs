@@ -15,6 +15,7 @@ mod gauntlet;
 mod harness;
 mod many;
 mod plain_tcp;
+mod policies;
 mod privileges;
 mod real_boxes;
 mod refusals;

@@ -213,6 +213,7 @@ impl Core {
             s.acked_to = s.acked_to.max(end);
             if self.mode == Mode::Tcp {
                 self.acknowledge_stream(cx, end);
+                self.release_fail(cx.now, i);
             }
         }
     }
@@ -544,11 +545,7 @@ impl Core {
         });
         // RFC 8684 §3.3.1: a receive window without a mapping ends the subflow.
         let s = &self.subflows[i];
-        let window = cx
-            .config
-            .recv_buffer_bytes
-            .min(cx.config.recv_buffer_frames.saturating_mul(512));
-        let limit = usize::try_from(window / 2).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.buffer.bytes() / 2).unwrap_or(usize::MAX);
         if !s.rx.front_is_mapped() && s.rx.held_bytes() > limit {
             let held = s.rx.held_bytes() as u64;
             self.options_vanished(cx, i);

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::addresses::Addresses;
 use super::api::{CloseReason, Cx, FlowChange, SubflowId};
+use super::autotune::ReceiveBuffer;
 use super::close::Closing;
 use super::dsn::DataSpace;
 use super::event::Event;
@@ -57,6 +58,10 @@ pub(crate) struct Core {
     pub(crate) fallback: Option<Counter>,
     /// Data beyond the fallback needs an infinite mapping to be announced.
     pub(crate) infinite_map_due: bool,
+    /// From which stream offset on it was announced.
+    pub(crate) infinite_map_from: Option<u64>,
+    /// The peer's arrived: it has fallen back.
+    pub(crate) infinite_map_heard: bool,
     /// DATA_ACKs are sent.
     pub(crate) send_data_acks: bool,
     /// More than one subflow has carried data: falling back is no longer possible.
@@ -98,6 +103,7 @@ pub(crate) struct Core {
     // --- receive side ---
     pub(crate) reassembly: Reassembly,
     pub(crate) rx: RecvStream,
+    pub(crate) buffer: ReceiveBuffer,
     pub(crate) window: WindowOption,
     /// The application has not seen the newest bytes.
     pub(crate) rx_news: bool,
@@ -145,6 +151,8 @@ impl Core {
             remote_denies_join: false,
             fallback: None,
             infinite_map_due: false,
+            infinite_map_from: None,
+            infinite_map_heard: false,
             send_data_acks: true,
             was_multipath: false,
             rcv_space: DataSpace::default(),
@@ -167,6 +175,7 @@ impl Core {
             opportunistic: 0,
             reassembly: Reassembly::default(),
             rx: RecvStream::default(),
+            buffer: ReceiveBuffer::default(),
             window: WindowOption::new(cx.config.window_option),
             rx_news: false,
             closing: Closing::default(),
@@ -263,30 +272,30 @@ impl Core {
         self.rx.pinned_frames() + self.reassembly.frames() + subflows
     }
 
-    fn frames_left(&self, cx: &Cx<'_>) -> u64 {
-        u64::from(cx.config.recv_buffer_frames).saturating_sub(self.frames_held() as u64)
+    /// Frames for what comes. What waits beyond a gap lies in the window already.
+    fn frames_left(&self) -> u64 {
+        u64::from(self.buffer.frames()).saturating_sub(self.rx.pinned_frames() as u64)
     }
 
     /// The window at connection level: room for in-order bytes, in bytes and frames.
-    fn free_space(&self, cx: &Cx<'_>) -> u64 {
-        let frames_left = self.frames_left(cx);
-        let bytes_left =
-            u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
-        // Anything shorter than the copybreak does not keep its frame.
-        bytes_left.min(frames_left * 512)
+    fn free_space(&self) -> u64 {
+        let bytes_left = u64::from(self.buffer.bytes()).saturating_sub(self.rx.len() as u64);
+        bytes_left.min(self.buffer.bytes_in(self.frames_left()))
     }
 
     /// Tells every subflow how much may come.
     pub(crate) fn offer_window(&mut self, cx: &mut Cx<'_>) {
-        let free = self.free_space(cx);
-        self.offer_window_option(cx, free);
+        self.tune_receive_buffer(cx);
+        self.settle_promise(cx, self.frames_held());
+        let free = self.free_space();
+        self.offer_window_option(free);
         if self.windows_are_per_subflow() {
-            return self.offer_subflow_windows(cx, free);
+            return self.offer_subflow_windows(free);
         }
         // A subflow's edge never moves left, so what was offered on one subflow before
         // data arrived on another is still offered: accept up to twice the buffer beyond
         // what was read, then drop without DATA_ACK.
-        let limit = 2 * u64::from(cx.config.recv_buffer_bytes);
+        let limit = 2 * u64::from(self.buffer.bytes());
         let slack = limit.saturating_sub(self.rx.len() as u64);
         self.reassembly.offer(free.max(slack));
         let window = u32::try_from(free).unwrap_or(u32::MAX);
@@ -297,12 +306,12 @@ impl Core {
 
     /// The peer knows the connection's window from the option: each subflow's own says what
     /// that subflow may have on its way, and nothing beyond the connection's is expected.
-    fn offer_subflow_windows(&mut self, cx: &Cx<'_>, free: u64) {
+    fn offer_subflow_windows(&mut self, free: u64) {
         self.reassembly.offer(free);
-        let frames_left = self.frames_left(cx);
-        let window = frames_left
-            .saturating_mul(512)
-            .min(u64::from(cx.config.recv_buffer_bytes));
+        let window = self
+            .buffer
+            .bytes_in(self.frames_left())
+            .min(u64::from(self.buffer.bytes()));
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
             s.offer_window(window);

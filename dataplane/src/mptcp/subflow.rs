@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::api::{SubflowId, SubflowPath};
 use super::dsn::expand32;
+use super::fallback::Fail;
 use super::info::Totals;
 use super::mapping::RxMappings;
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
@@ -166,7 +167,7 @@ pub(crate) struct Subflow {
     /// without a mapping.
     pub(crate) bare: u8,
     /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
-    pub(crate) fail: Option<(u64, u8)>,
+    pub(crate) fail: Option<Fail>,
     /// MP_FAIL was sent, or is about to be: the peer's needs no other answer.
     pub(crate) fail_said: bool,
     /// Some DSS arrived on this subflow.
@@ -212,6 +213,19 @@ pub(crate) struct Subflow {
 }
 
 impl Subflow {
+    /// Where in the stream what is in flight ends, if it is one run of the stream.
+    pub(crate) fn sent_to(&self) -> Option<u64> {
+        let mut end = self.sent.front().map_or(0, |t| t.off);
+        self.sent
+            .iter()
+            .all(|t| {
+                let follows = t.off == end;
+                end = t.off + u64::from(t.len);
+                follows
+            })
+            .then_some(end)
+    }
+
     /// Sends to another hardware address from now on.
     pub(crate) fn set_next_hop(&mut self, mac: EthernetAddress) {
         self.path.l2.dst = mac;

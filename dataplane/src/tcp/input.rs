@@ -440,6 +440,9 @@ impl Tcp {
                 c.inc(Counter::TCPOFODrop);
             }
             if received.advanced > 0 {
+                if let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps) {
+                    self.receive_rtt.on_data(self.tsval(now), ts.tsecr);
+                }
                 let mss = u32::from(self.config.mss);
                 self.delayed_ack.received(now, received.advanced, mss);
             }
