@@ -133,6 +133,14 @@ fn an_acknowledgment_beside_the_window_counts_if_it_is_news() {
         let mut test = full();
         assert_eq!(test.recv(ack(at, 2001)).acked_bytes, 2000, "{at}");
     }
+    // A probe of our closed window is answered from beyond theirs.
+    let mut test = full();
+    test.recv(ack(1001, 3001).win(0));
+    assert!(test.recv(ack(3000, 3001).win(5000)).window_opened);
+    assert!(
+        !test.recv(ack(3000, 3001).win(6000)).valid,
+        "once is enough"
+    );
     // No news, never sent, too far, or beyond the window with data.
     let others = [
         ack(1, 1).data(600),
