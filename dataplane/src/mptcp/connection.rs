@@ -240,7 +240,7 @@ impl<A: Application> Connection<A> {
     /// first one (RFC 8684 §3.1). `None`: it never will.
     #[must_use]
     pub fn may_join(&self) -> Option<bool> {
-        self.core.is_mptcp().then_some(self.core.fully_established)
+        self.core.is_mptcp().then_some(self.core.may_open())
     }
 
     /// Joins of the peer that wait for their third ACK.

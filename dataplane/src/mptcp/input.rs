@@ -319,6 +319,7 @@ impl Core {
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
         // An answer to a SYN's data may come from a server that has no keys yet and so sends no
         // DATA_ACK (RFC 8684 Figure 19, erratum 6609).
+        self.dss_heard = true;
         let early = dss.data_ack.is_none() && self.subflows[i].tcp.syn_data_acked() > 0;
         if early {
             self.subflows[i].dss_seen = true;
@@ -377,11 +378,18 @@ impl Core {
     }
 
     /// Something has put bytes into the subflow: this segment's mapping begins at bytes that
-    /// came without one before, and ends before the segment does. Or it has taken some out:
+    /// came without one before, and ends before the segment does; or it begins at bytes that
+    /// an earlier segment had beyond the end of its own. Or something has taken bytes out:
     /// the mapping begins inside the segment, and ends behind it. No sender maps like that,
     /// and a box that splits segments does one or the other.
-    fn is_shifted(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
-        let s = &self.subflows[i];
+    fn is_shifted(
+        &mut self,
+        i: usize,
+        packet: &TcpPacket,
+        mapping: &DssMapping,
+        fin: bool,
+    ) -> bool {
+        let s = &mut self.subflows[i];
         let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
@@ -395,7 +403,13 @@ impl Core {
             && s.rx.held_bytes() > 0
             && !s.rx.front_is_mapped()
             && s.rx_position(mapping.ssn) == Some(s.rx.pos());
-        grown || (early > 0 && late > 0)
+        let position = s.rx_position(mapping.ssn);
+        let claims_overhang = early < 0 && position.is_some() && s.rx.overhang() == position;
+        if late < 0 {
+            let len = u64::from(mapping.len) - u64::from(fin);
+            s.rx.set_overhang(position.map(|p| p + len));
+        }
+        grown || claims_overhang || (early > 0 && late > 0)
     }
 
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.

@@ -24,13 +24,19 @@ use crate::wire::types::Token;
 pub(crate) const JOINS_PENDING_MAX: usize = 4;
 
 impl Core {
+    /// Whether subflows may be opened. A server has the keys confirmed by the handshake, but a
+    /// DSS has to come, too (RFC 8684 §3.1).
+    pub(crate) fn may_open(&self) -> bool {
+        self.is_mptcp() && self.fully_established && self.dss_heard
+    }
+
     /// Opens a subflow by MP_JOIN.
     pub(crate) fn open_subflow(
         &mut self,
         cx: &mut Cx<'_>,
         mut path: SubflowPath,
     ) -> Result<SubflowId, OpenError> {
-        if !self.is_mptcp() || !self.fully_established {
+        if !self.may_open() {
             return Err(OpenError::NotMptcp);
         }
         if self.is_over() || self.closing.closes_subflows(&self.reassembly) {

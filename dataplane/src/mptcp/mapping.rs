@@ -104,6 +104,8 @@ pub(crate) struct RxMappings {
     pos: u64,
     /// Bytes went by without a mapping and were dropped.
     dropped: bool,
+    /// Where a mapping ended before the segment that carried it did.
+    overhang: Option<u64>,
 }
 
 impl RxMappings {
@@ -117,6 +119,16 @@ impl RxMappings {
     /// bytes that were dropped.
     pub(crate) fn continues(&self, nxt: u64) -> bool {
         self.pos == nxt || (self.held.is_empty() && !self.dropped)
+    }
+
+    /// Where the last mapping ended that was shorter than its segment.
+    pub(crate) fn overhang(&self) -> Option<u64> {
+        self.overhang
+    }
+
+    /// A mapping ended at `at`, and the segment that carried it did not.
+    pub(crate) fn set_overhang(&mut self, at: Option<u64>) {
+        self.overhang = at;
     }
 
     /// Bytes that wait.

@@ -50,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) remote: Option<KeyMaterial>,
     /// Both sides are known to have both keys.
     pub(crate) fully_established: bool,
+    /// A DSS came over some subflow: options pass on data and its acknowledgments, too.
+    pub(crate) dss_heard: bool,
     /// DSS checksums are in use.
     pub(crate) checksum: bool,
     /// The peer set flag C.
@@ -147,6 +149,7 @@ impl Core {
             local,
             remote: None,
             fully_established: false,
+            dss_heard: false,
             checksum: false,
             remote_denies_join: false,
             fallback: None,
