@@ -231,6 +231,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     mptcp.tcp.congestion = m.congestion;
     mptcp.tcp.pacing = m.pacing;
     mptcp.tcp.ecn = m.ecn;
+    mptcp.tcp.segment_bytes_max = ports::segment_bytes_max(setup.frame_bytes);
     // Nothing is advertised that the pool cannot hold: a connection may pin an eighth.
     mptcp.recv_buffer_frames = mptcp.recv_buffer_frames.min(setup.frames / 8);
     let bytes = mptcp.recv_buffer_frames.saturating_mul(1420);
