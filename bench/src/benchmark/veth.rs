@@ -15,6 +15,7 @@ use super::results::{CellResult, Protocol, Results};
 use super::transfer::{BRAID_CORE, Method, PEER_CORE, measure};
 use crate::failure;
 use crate::peer::stream::RAW_BLOCK_BYTES;
+use crate::testbed::interrupt::clean_up_on_signals;
 use crate::testbed::requirement::{Requirement, programs};
 use crate::testbed::{Options, Result, Role, Testbed};
 
@@ -160,7 +161,8 @@ impl Plan {
     }
 
     /// Measures it all. What fails is said in the cell's result and does not end the run.
-    pub fn run(&self) -> Result<Results> {
+    /// `after_round` sees what there is so far.
+    pub fn run(&self, mut after_round: impl FnMut(&Results) -> Result<()>) -> Result<Results> {
         for requirement in [
             Requirement::Root,
             Requirement::Mptcp,
@@ -199,6 +201,7 @@ impl Plan {
                     }
                 }
             }
+            after_round(&results)?;
         }
         Ok(results)
     }
@@ -269,7 +272,13 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let plan = arguments.plan().map_err(io::Error::other)?;
-    let results = plan.run().map_err(io::Error::other)?;
+    clean_up_on_signals()?;
+    // The whole matrix takes hours: what there is survives an interruption.
+    let keep = |results: &Results| match &arguments.json {
+        Some(file) => results.save(file),
+        None => Ok(()),
+    };
+    let results = plan.run(keep).map_err(io::Error::other)?;
     print!("{}", crate::report::benchmark::text(&results));
     crate::report::benchmark::write(
         &results,

@@ -15,9 +15,10 @@ use crate::time::Instant;
 use crate::wire::mptcp::{DssMapping, MptcpOption, dss_checksum};
 use crate::wire::tcp::{Flags, SeqNumber};
 
-/// Bytes under one mapping: a GSO superframe's worth, below what 16 bits of data-level
-/// length can say with a DATA_FIN.
-const BURST_BYTES_MAX: u64 = 64_000;
+/// Bytes under one mapping: a GSO superframe's worth. Behind the largest headers they are
+/// within what an IP length can say, and so within the data-level length of a mapping, with a
+/// DATA_FIN.
+const BURST_BYTES_MAX: u64 = 65_535 - 120;
 /// Ring slots that data leaves to ACKs.
 const ROOM_FOR_ACKS: u32 = 2;
 
@@ -152,15 +153,25 @@ impl Core {
         } else {
             frames
         };
+        let bytes = room
+            .min(u64::from(candidate.budget))
+            .min(pick.bytes_max)
+            .min(BURST_BYTES_MAX);
+        // Full packets, if it is one at least: a sliver at each burst's end would be one
+        // packet in some fifty on the wire, and it would end each superframe there.
+        let packet = mss * u64::from(s.tcp.parts());
+        let step = if bytes < packet { mss } else { packet };
+        let bytes = if bytes < step {
+            bytes
+        } else {
+            bytes - bytes % step
+        };
         Some(Plan {
             i: candidate.index,
             port: s.path.port,
             header_len: s.data_header_len(),
             mss: usize::try_from(mss).unwrap_or(usize::MAX),
-            bytes: room
-                .min(u64::from(candidate.budget))
-                .min(pick.bytes_max)
-                .min(BURST_BYTES_MAX),
+            bytes,
             frames: sink
                 .room(s.path.port)
                 .saturating_sub(ROOM_FOR_ACKS)

@@ -33,7 +33,8 @@ impl Core {
         if first.header_len != header_len || frame.in_flight() {
             return None;
         }
-        let segment_bytes = u16::try_from(first.len).ok()?;
+        // A packet that does not fit into one frame is several segments of ours.
+        let segment_bytes = u16::try_from(first.len * s.tcp.parts()).ok()?;
         let (mut end, mut bytes) = (first.end(), first.len as usize);
         let mut full = sink.shares_frames(first.port, port);
         // Only the last segment may be shorter than the first.

@@ -412,6 +412,24 @@ impl Tcp {
     /// Payload bytes of a full data segment now.
     #[must_use]
     pub fn mss(&self) -> u32 {
+        let payload = self.packet_payload();
+        let most = u32::from(self.config.segment_bytes_max).max(PAYLOAD_MIN);
+        if payload <= most {
+            payload
+        } else {
+            payload / payload.div_ceil(most)
+        }
+    }
+
+    /// Full data segments that one packet of the path holds: more than one only where
+    /// [`TcpConfig::segment_bytes_max`] is below what the path carries.
+    #[must_use]
+    pub fn parts(&self) -> u32 {
+        self.packet_payload() / self.mss()
+    }
+
+    /// Payload bytes that a packet may carry by what the path and the peer take.
+    fn packet_payload(&self) -> u32 {
         u32::from(self.path_mtu.mss())
             .saturating_sub(self.option_room.into())
             .max(PAYLOAD_MIN)
