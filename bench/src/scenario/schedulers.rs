@@ -82,6 +82,7 @@ impl Pair {
         };
         config.mptcp.scheduler = kind;
         if let Some(window) = window {
+            config.mptcp.recv_buffer_initial = window;
             config.mptcp.recv_buffer_bytes = window;
         }
         let mut sim = Sim::new(seed);

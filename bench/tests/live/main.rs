@@ -16,6 +16,7 @@ mod harness;
 mod many;
 mod nic;
 mod plain_tcp;
+mod policies;
 mod privileges;
 mod real_boxes;
 mod refusals;

@@ -295,13 +295,17 @@ impl<A: Application> Connection<A> {
     /// The frame pool runs low: copies out received data that waits (copybreak). Returns
     /// how many frames went home.
     pub fn release_frames(&mut self, cx: &mut Cx<'_>) -> u64 {
-        let core = &mut self.core;
-        let mut freed = core.rx.release_frames() + core.reassembly.release_frames();
-        for s in &mut core.subflows {
-            freed += s.rx.release_frames() + s.tcp.release_frames();
-        }
-        cx.counters.add(Counter::RxCopybreak, freed);
-        freed
+        self.core.release_frames(cx)
+    }
+
+    /// Others need the frames that an idle connection's window promises.
+    pub(crate) fn give_windows_back(&mut self, cx: &mut Cx<'_>) {
+        self.core.give_windows_back(cx);
+    }
+
+    /// Frames that its window promises.
+    pub(crate) fn promised_frames(&self) -> u32 {
+        self.core.buffer.frames()
     }
 
     fn serve_reader(&mut self, cx: &mut Cx<'_>) {

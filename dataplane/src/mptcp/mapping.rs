@@ -124,6 +124,15 @@ impl RxMappings {
         self.held.len()
     }
 
+    /// Bytes still missing of a mapping of which nothing is released before its checksum is
+    /// verified: they have to fit, however long the peer made it.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        let at = self.pos + self.held.len() as u64;
+        let front = self.queue.iter().find(|m| m.end() > self.pos);
+        let waits = front.filter(|m| m.pos <= self.pos && m.checksum.is_some() && at > self.pos);
+        waits.map_or(0, |m| m.end().saturating_sub(at))
+    }
+
     /// Frames that waiting bytes pin.
     pub(crate) fn held_frames(&self) -> usize {
         self.held.pinned_frames()
