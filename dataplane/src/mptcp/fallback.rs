@@ -407,8 +407,11 @@ impl Core {
         s.fail = Some(Fail {
             dsn,
             left: FAIL_SENT_MAX,
-            // One round trip until what is in flight makes room, another for the answer.
-            held: s.tcp.srtt().map(|srtt| now + (srtt * 2).max(FAIL_HOLD_MIN)),
+            // One round trip until what is in flight makes room, another for the answer. Only
+            // before anything was delivered: later the peer may be about to join.
+            held: (s.tcp.srtt())
+                .filter(|_| self.reassembly.nxt() == 0)
+                .map(|srtt| now + (srtt * 2).max(FAIL_HOLD_MIN)),
         });
     }
 
