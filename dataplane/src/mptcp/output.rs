@@ -15,10 +15,18 @@ use crate::time::Instant;
 use crate::wire::mptcp::{DssMapping, MptcpOption, dss_checksum};
 use crate::wire::tcp::{Flags, SeqNumber};
 
-/// Bytes under one mapping: a GSO superframe's worth. Behind the largest headers they are
-/// within what an IP length can say, and so within the data-level length of a mapping, with a
-/// DATA_FIN.
-const BURST_BYTES_MAX: u64 = 65_535 - 120;
+/// Bytes under one mapping: a GSO superframe's worth, below what 16 bits of data-level
+/// length can say with a DATA_FIN.
+const BURST_BYTES_MAX: u64 = 64_000;
+
+/// Bytes of a burst that goes to a port which segments: full packets. A sliver at each end
+/// would be one packet in some fifty on the wire, and end the superframe of whoever receives.
+fn whole_packets(packet: u64) -> u64 {
+    match BURST_BYTES_MAX / packet {
+        0 => BURST_BYTES_MAX,
+        packets => packets * packet,
+    }
+}
 /// Ring slots that data leaves to ACKs.
 const ROOM_FOR_ACKS: u32 = 2;
 
@@ -153,19 +161,14 @@ impl Core {
         } else {
             frames
         };
+        let burst = match sink.segment_bytes(s.path.port) {
+            0 => BURST_BYTES_MAX,
+            _ => whole_packets(mss * u64::from(s.tcp.parts())),
+        };
         let bytes = room
             .min(u64::from(candidate.budget))
             .min(pick.bytes_max)
-            .min(BURST_BYTES_MAX);
-        // Full packets, if it is one at least: a sliver at each burst's end would be one
-        // packet in some fifty on the wire, and it would end each superframe there.
-        let packet = mss * u64::from(s.tcp.parts());
-        let step = if bytes < packet { mss } else { packet };
-        let bytes = if bytes < step {
-            bytes
-        } else {
-            bytes - bytes % step
-        };
+            .min(burst);
         Some(Plan {
             i: candidate.index,
             port: s.path.port,
