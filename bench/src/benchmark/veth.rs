@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cell::{Bed, Cell, is_coordinate};
-use super::machine::{CpuSeconds, Machine};
+use super::machine::Machine;
+use super::output::foreign_load;
 use super::progress::Progress;
 use super::results::{CellResult, Protocol, Results};
 use super::transfer::{BRAID_CORE, Method, PEER_CORE, measure};
@@ -18,9 +19,6 @@ use crate::peer::stream::RAW_BLOCK_BYTES;
 use crate::testbed::interrupt::clean_up_on_signals;
 use crate::testbed::requirement::{Requirement, programs};
 use crate::testbed::{Options, Result, Role, Testbed};
-
-/// Others use more than this share of the machine: the figures mean little.
-const FOREIGN_LOAD_MAX: f64 = 0.10;
 
 /// What `braid-bench veth` accepts.
 #[derive(Args, Clone, Debug)]
@@ -246,21 +244,6 @@ fn keep_to_paths(testbed: &Testbed, role: Role) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A warning when others keep the machine busy.
-fn foreign_load() -> Result<Option<String>> {
-    let before = CpuSeconds::now()?;
-    std::thread::sleep(Duration::from_millis(500));
-    let used = CpuSeconds::now()?.since(before);
-    let share = used.busy() / (used.busy() + used.idle).max(f64::MIN_POSITIVE);
-    Ok((share > FOREIGN_LOAD_MAX).then(|| {
-        format!(
-            "warning: other programs use {:.0} % of this machine; expect noise, and their \
-             processor time in the figures",
-            share * 100.0
-        )
-    }))
 }
 
 /// Runs it.

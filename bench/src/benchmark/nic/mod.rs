@@ -47,7 +47,7 @@ pub enum Command {
         listen: Option<SocketAddr>,
     },
     /// The near end: measures
-    Run(Arguments),
+    Run(Box<Arguments>),
 }
 
 /// What `braid-bench nic run` accepts.
