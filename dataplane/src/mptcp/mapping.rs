@@ -326,6 +326,10 @@ impl RxMappings {
     }
 
     fn take(&mut self, n: usize) -> Chain {
+        if n == self.held.len() {
+            self.pos += n as u64;
+            return std::mem::take(&mut self.held);
+        }
         let tail = self.held.split_off(n);
         self.pos += n as u64;
         std::mem::replace(&mut self.held, tail)

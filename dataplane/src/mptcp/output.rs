@@ -256,12 +256,12 @@ impl Core {
             self.send.push(frame, plan.header_len, len, sum, plan.port);
             plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);
             plan.len += n as u64;
-            cx.counters.add(Counter::BytesTaken, n as u64);
-            cx.counters.add(Counter::TxBytesTouched, n as u64);
             if n < want {
                 break;
             }
         }
+        cx.counters.add(Counter::BytesTaken, plan.len);
+        cx.counters.add(Counter::TxBytesTouched, plan.len);
         plan.len
     }
 
@@ -292,11 +292,7 @@ impl Core {
                 self.mapping(plan.off, ssn, plan.len, fin, plan.sum)
             }
         };
-        let mut off = plan.off;
-        while off < end {
-            self.send.add_ref(off);
-            off = self.send.chunk(off).map_or(end, |c| c.end());
-        }
+        self.send.add_refs(plan.off, end);
         let s = &mut self.subflows[plan.i];
         s.given_to = end;
         s.burst = Some(Burst {
@@ -336,14 +332,22 @@ impl Core {
                     self.subflows[i].burst = None;
                     break;
                 };
-                let seq = self.subflows[i].tcp.snd_nxt();
-                let whole = self.transmit_segments(cx, sink, i, burst);
-                let end = whole.map_or(burst.next + u64::from(len), |(end, _)| end);
-                let last = end == burst.end;
-                let outcome = match whole {
-                    Some((_, outcome)) => outcome,
-                    None => self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last),
+                let whole = match self.transmit_segments(cx, sink, i, burst) {
+                    None => self.transmit_train(cx, sink, i, burst),
+                    whole => whole,
                 };
+                let (end, outcome) = whole.unwrap_or_else(|| {
+                    let end = burst.next + u64::from(len);
+                    let seq = self.subflows[i].tcp.snd_nxt();
+                    let (off, push) = (burst.next, end == burst.end);
+                    match self.transmit(cx, sink, i, off, len, seq, burst.map, push) {
+                        Outcome::Sent => (end, Outcome::Sent),
+                        outcome => (off, outcome),
+                    }
+                });
+                if end > burst.next {
+                    self.record_sent(cx.now, i, burst, end);
+                }
                 match outcome {
                     Outcome::Sent => {}
                     Outcome::Full => {
@@ -356,18 +360,6 @@ impl Core {
                         break;
                     }
                 }
-                self.sent_max = self.sent_max.max(end);
-                let s = &mut self.subflows[i];
-                for chunk in self.send.chunks_from(burst.next) {
-                    if chunk.off >= end {
-                        break;
-                    }
-                    s.tcp.record_new(cx.now, chunk.len, chunk.off, burst.map);
-                    s.push_sent(chunk.off, chunk.len);
-                    s.totals.bytes_sent += u64::from(chunk.len);
-                    s.totals.segments_sent += 1;
-                }
-                s.burst = (!last).then_some(Burst { next: end, ..burst });
             }
         }
         full

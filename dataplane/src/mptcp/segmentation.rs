@@ -11,8 +11,8 @@ use crate::offload::header::TcpHeaderOut;
 use crate::wire::tcp::Flags;
 
 impl Core {
-    /// Hands the rest of a burst to a port that segments. Returns the end of what it
-    /// covers and what became of it; `None` if the burst cannot go this way.
+    /// Hands the rest of a burst to a port that segments. Returns the end of what has left
+    /// and what became of it; `None` if the burst cannot go this way.
     pub(super) fn transmit_segments<S: TxSink>(
         &mut self,
         cx: &mut Cx<'_>,
@@ -101,6 +101,9 @@ impl Core {
             });
         let tx = sink.send_burst(port, &shape, frames);
         cx.counters.inc(Counter::TxBursts);
-        Some((end, self.data_sent(cx, i, tx, ack)))
+        match self.data_sent(cx, i, tx, ack) {
+            Outcome::Sent => Some((end, Outcome::Sent)),
+            outcome => Some((burst.next, outcome)),
+        }
     }
 }

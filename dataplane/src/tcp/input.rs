@@ -413,7 +413,7 @@ impl Tcp {
         let end = seg.seq + seg.payload_len;
         // Only data within the window counts (RFC 3168 §6.1.6).
         if seg.payload_len > 0 {
-            self.totals.ce_segments += u64::from(seg.ce);
+            self.totals.ce_segments += u64::from(seg.ce) * u64::from(seg.segments);
             if self.ecn.on_data(seg.flags, seg.ce) {
                 self.delayed_ack.demand();
             }
@@ -451,8 +451,10 @@ impl Tcp {
                 if let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps) {
                     self.receive_rtt.on_data(self.tsval(now), ts.tsecr);
                 }
-                let mss = u32::from(self.config.mss);
-                self.delayed_ack.received(now, received.advanced, mss);
+                // One segment cannot have been longer, nor, of several, the average.
+                let each = seg.payload_len.div_ceil(seg.segments.max(1));
+                let longest = u32::from(self.config.mss).min(each);
+                self.delayed_ack.received(now, received.advanced, longest);
             }
             // RFC 5681 §4.2: out of order, refill or repetition is reported at once.
             if !smooth || received.queued || received.duplicate || received.dropped {

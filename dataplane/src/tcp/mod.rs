@@ -246,6 +246,11 @@ pub struct Tcp {
     totals: Totals,
 }
 
+// 27 cache lines, of which a train of segments or a burst touches most once: at 64 segments a
+// line more costs less than a nanosecond per segment. But 100,000 idle connections pay for
+// every byte twice.
+const _: () = assert!(size_of::<Tcp>() <= 1728, "memory of an idle subflow");
+
 impl Tcp {
     /// An active open. The SYN is the first [`Control`]. `iss` should be chosen as RFC 6528
     /// says, `ts_offset` at random per peer (RFC 7323 §7.1).
