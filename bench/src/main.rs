@@ -36,6 +36,10 @@ enum Command {
     Rr(braid_bench::benchmark::rr::Arguments),
     /// Connections with one join each: rate, cost, and memory of idle ones (root)
     Conn(braid_bench::benchmark::conn::Arguments),
+    /// Two hosts with real NICs: throughput and processor time (root; scripts/testbed-nic
+    /// prepares them)
+    #[command(subcommand)]
+    Nic(braid_bench::benchmark::nic::Command),
     /// What the XDP program costs per packet (root)
     Steer(braid_bench::benchmark::steer::Arguments),
     /// Draws the results of benchmarks, and compares those of two runs
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Pps(arguments) => braid_bench::benchmark::pps::run(&arguments),
         Command::Rr(arguments) => braid_bench::benchmark::rr::run(&arguments),
         Command::Conn(arguments) => braid_bench::benchmark::conn::run(&arguments),
+        Command::Nic(command) => braid_bench::benchmark::nic::run(&command),
         Command::Steer(arguments) => braid_bench::benchmark::steer::run(&arguments),
         Command::Report(arguments) => braid_bench::report::benchmark::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),

@@ -98,3 +98,76 @@ fn a_seed_replays_exactly() {
         assert_ne!(a.hash, run::run(seed + 1000, None).hash);
     }
 }
+
+/// Seeds that once failed, with the middlebox that they then had, and why: whoever touches
+/// what they are about may run them first.
+#[test]
+fn seeds_that_once_failed() {
+    const SEEDS: &[(u64, Option<&str>, &str)] = &[
+        (354, None, "F7: bytes moved by the box, nothing worse"),
+        (
+            3187,
+            None,
+            "F3: both paths lengthen the first data of every subflow",
+        ),
+        (
+            3561,
+            None,
+            "F7: a subflow whose mappings never fit was kept",
+        ),
+        (
+            4511,
+            None,
+            "C5: attempts that nobody answers kept others away",
+        ),
+        (4787, None, "B15: half-open joins kept a working one away"),
+        (5005, None, "B15: the client became mute too late"),
+        (
+            5074,
+            None,
+            "G5: windows that a box closes are no reason to number ACKs lower",
+        ),
+        (
+            6497,
+            None,
+            "A2: subflows whose address the NAT gave away kept others away",
+        ),
+        (
+            8013,
+            None,
+            "B7: data behind a bare FIN came again with its mapping",
+        ),
+        (
+            8556,
+            None,
+            "F1: both paths change the first data of every subflow",
+        ),
+        (
+            287,
+            Some("E3"),
+            "two ends that had filled each other's windows",
+        ),
+        (
+            331,
+            Some("E3"),
+            "a checksum over more than the receive buffer",
+        ),
+        (
+            162,
+            Some("E3"),
+            "the header's window beside the first window option",
+        ),
+        (
+            2630,
+            Some("E3"),
+            "a corrupted segment that a box took for one to complete",
+        ),
+    ];
+    for (seed, only, why) in SEEDS {
+        assert_eq!(
+            run::run(*seed, *only).failure,
+            None,
+            "{seed} {only:?}: {why}"
+        );
+    }
+}

@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::AsRawFd;
 
-use braid_dataplane::buf::HEADROOM_BYTES;
 use braid_dataplane::control::{PortMode, RxChecksum};
 use socket2::{Domain, Socket, Type};
 
@@ -17,9 +16,6 @@ use crate::netlink::Link;
 /// `ETHTOOL_GDRVINFO` and `ETHTOOL_GCHANNELS` of linux/ethtool.h.
 const ETHTOOL_GDRVINFO: u32 = 0x3;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
-
-/// Ethernet header and two VLAN tags: what stands before the IP packet in a frame.
-const L2_MAX_BYTES: u32 = 14 + 8;
 
 /// `struct ethtool_drvinfo`.
 #[repr(C)]
@@ -213,13 +209,6 @@ pub fn rx_checksum(config: RxChecksumConfig, is_virtual: bool) -> RxChecksum {
     }
 }
 
-/// The largest MTU whose packets fit into one frame: the kernel puts `XDP_PACKET_HEADROOM`
-/// and the link header before the packet, and drops what does not fit (`xsk_rcv_check`).
-#[must_use]
-pub fn mtu_max(frame_bytes: u32) -> u32 {
-    frame_bytes - HEADROOM_BYTES - L2_MAX_BYTES
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,12 +250,6 @@ mod tests {
             rx_checksum(RxChecksumConfig::Verify, true),
             RxChecksum::Verify
         );
-    }
-
-    #[test]
-    fn a_frame_bounds_the_mtu() {
-        assert_eq!(mtu_max(4096), 3818);
-        assert_eq!(mtu_max(2048), 1770);
     }
 
     #[test]

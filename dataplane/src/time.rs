@@ -123,6 +123,16 @@ impl Sub<Instant> for Instant {
     }
 }
 
+/// The first of two deadlines. (Asked several times per batch, and an iterator over options of
+/// them compiles to a multiple of this.)
+#[inline]
+pub(crate) fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

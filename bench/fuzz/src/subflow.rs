@@ -361,6 +361,7 @@ impl<'a> Fuzz<'a> {
             payload_len,
             ce: flags.contains(Flags::PSH),
             mptcp_signal: false,
+            segments: 1,
         }
     }
 

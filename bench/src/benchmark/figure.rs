@@ -20,6 +20,8 @@ pub enum Bench {
     Conn,
     /// The XDP program.
     Steer,
+    /// Two hosts.
+    Nic,
 }
 
 impl Bench {
@@ -31,6 +33,7 @@ impl Bench {
             Self::Rr => "rr",
             Self::Conn => "conn",
             Self::Steer => "steer",
+            Self::Nic => "nic",
         }
     }
 }

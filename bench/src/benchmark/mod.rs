@@ -10,6 +10,7 @@
 //! | [`rr`] | requests and responses: how long an answer takes |
 //! | [`conn`] | connections: how many per second, what they cost and what idle ones hold |
 //! | [`steer`] | what the XDP program costs per packet |
+//! | [`nic`] | the matrix between two hosts with real NICs |
 //! | [`engine`] | the engine alone, on memory ports, beside smoltcp and memcpy |
 //! | [`machine`] | what was measured on, and how busy it was |
 //! | [`statistics`] | median and spread, and when two of them differ |
@@ -26,6 +27,7 @@ pub mod conn;
 pub mod engine;
 pub mod figure;
 pub mod machine;
+pub mod nic;
 pub mod output;
 pub mod pinned;
 pub mod pps;

@@ -9,17 +9,16 @@ use std::time::Duration;
 use clap::Args;
 
 use super::cell::{Bed, Cell, is_coordinate};
-use super::machine::{CpuSeconds, Machine};
+use super::machine::Machine;
+use super::output::foreign_load;
 use super::progress::Progress;
 use super::results::{CellResult, Protocol, Results};
 use super::transfer::{BRAID_CORE, Method, PEER_CORE, measure};
 use crate::failure;
 use crate::peer::stream::RAW_BLOCK_BYTES;
+use crate::testbed::interrupt::clean_up_on_signals;
 use crate::testbed::requirement::{Requirement, programs};
 use crate::testbed::{Options, Result, Role, Testbed};
-
-/// Others use more than this share of the machine: the figures mean little.
-const FOREIGN_LOAD_MAX: f64 = 0.10;
 
 /// What `braid-bench veth` accepts.
 #[derive(Args, Clone, Debug)]
@@ -160,7 +159,8 @@ impl Plan {
     }
 
     /// Measures it all. What fails is said in the cell's result and does not end the run.
-    pub fn run(&self) -> Result<Results> {
+    /// `after_round` sees what there is so far.
+    pub fn run(&self, mut after_round: impl FnMut(&Results) -> Result<()>) -> Result<Results> {
         for requirement in [
             Requirement::Root,
             Requirement::Mptcp,
@@ -199,6 +199,7 @@ impl Plan {
                     }
                 }
             }
+            after_round(&results)?;
         }
         Ok(results)
     }
@@ -245,21 +246,6 @@ fn keep_to_paths(testbed: &Testbed, role: Role) -> Result<()> {
     Ok(())
 }
 
-/// A warning when others keep the machine busy.
-fn foreign_load() -> Result<Option<String>> {
-    let before = CpuSeconds::now()?;
-    std::thread::sleep(Duration::from_millis(500));
-    let used = CpuSeconds::now()?.since(before);
-    let share = used.busy() / (used.busy() + used.idle).max(f64::MIN_POSITIVE);
-    Ok((share > FOREIGN_LOAD_MAX).then(|| {
-        format!(
-            "warning: other programs use {:.0} % of this machine; expect noise, and their \
-             processor time in the figures",
-            share * 100.0
-        )
-    }))
-}
-
 /// Runs it.
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if arguments.list {
@@ -269,7 +255,13 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let plan = arguments.plan().map_err(io::Error::other)?;
-    let results = plan.run().map_err(io::Error::other)?;
+    clean_up_on_signals()?;
+    // The whole matrix takes hours: what there is survives an interruption.
+    let keep = |results: &Results| match &arguments.json {
+        Some(file) => results.save(file),
+        None => Ok(()),
+    };
+    let results = plan.run(keep).map_err(io::Error::other)?;
     print!("{}", crate::report::benchmark::text(&results));
     crate::report::benchmark::write(
         &results,

@@ -37,6 +37,7 @@ pub use wire::WireConfig;
 use crate::middlebox::catalogue::{self, Entry, Outcomes, Placement};
 use crate::report::matrix::{Cell, Matrix, Verdict};
 use crate::testbed::Result;
+use crate::testbed::interrupt::clean_up_on_signals;
 use crate::testbed::requirement::{Requirement, programs};
 
 /// Bytes each way on one path, and on two, where both are to be needed.
@@ -125,6 +126,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
         return Err(io::Error::other(why));
     }
     let cases = arguments.cases()?;
+    clean_up_on_signals()?;
     let environment = Environment {
         mode: arguments.mode.clone(),
         limit: Duration::from_secs(arguments.limit),

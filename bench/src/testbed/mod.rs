@@ -6,8 +6,10 @@
 //! | [`topology`] | two namespaces and the paths between them, as `scripts/testbed-veth` builds them |
 //! | [`daemon`] | braidd with a generated configuration, and what `braid --json` says |
 //! | [`requirement`] | what a live test needs of the machine |
+//! | [`interrupt`] | nothing of it is left when a signal ends the process |
 
 pub mod daemon;
+pub mod interrupt;
 pub mod process;
 pub mod requirement;
 pub mod topology;

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, setns};
@@ -173,13 +174,18 @@ impl Testbed {
         if options.cut {
             command.arg("--cut");
         }
+        // Held while it is built: see `remove_all`.
+        let mut built = built();
+        built.push((name.to_owned(), directory.clone()));
+        let result = output(&mut command);
+        drop(built);
         let testbed = Self {
             name: name.to_owned(),
             options,
             directory,
             logs: AtomicU32::new(0),
         };
-        output(&mut command)?;
+        result?;
         Ok(testbed)
     }
 
@@ -368,13 +374,37 @@ impl Namespace {
     }
 }
 
+/// Testbeds of this process that are not removed: names, and where their files are.
+static BUILT: Mutex<Vec<(String, PathBuf)>> = Mutex::new(Vec::new());
+
+fn built() -> MutexGuard<'static, Vec<(String, PathBuf)>> {
+    BUILT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes every testbed of a process that is about to end: nobody can build or remove any
+/// afterwards.
+pub(super) fn remove_all() {
+    let mut built = built();
+    for (name, directory) in built.drain(..) {
+        remove(&name);
+        let _ = std::fs::remove_dir_all(directory);
+    }
+    std::mem::forget(built);
+}
+
+/// Removes the namespaces, and ends what runs inside.
+fn remove(name: &str) {
+    let mut command = Command::new(script());
+    command.args(["down", "--name", name]);
+    if let Err(e) = output(&mut command) {
+        eprintln!("cannot remove testbed {name}: {e}");
+    }
+}
+
 impl Drop for Testbed {
     fn drop(&mut self) {
-        let mut command = Command::new(script());
-        command.args(["down", "--name", &self.name]);
-        if let Err(e) = output(&mut command) {
-            eprintln!("cannot remove testbed {}: {e}", self.name);
-        }
+        remove(&self.name);
+        built().retain(|(name, _)| *name != self.name);
         if std::thread::panicking() {
             eprintln!("logs are kept in {}", self.directory.display());
         } else {

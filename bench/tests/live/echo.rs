@@ -5,11 +5,19 @@ use braid_bench::testbed::{Config, Options, Result};
 use crate::support::{Subject, testbed, transfer, turn};
 
 fn there_and_back(offloads: bool) -> Result<()> {
-    let testbed = testbed(Options {
+    let options = Options {
         offloads,
         ..Options::default()
-    })?;
-    let config = Config::announcing(&testbed).service("echo", "10.77.1.2:7");
+    };
+    in_mode(options, None)
+}
+
+fn in_mode(options: Options, mode: Option<&str>) -> Result<()> {
+    let testbed = testbed(options)?;
+    let config = Config {
+        mode: mode.map(str::to_owned),
+        ..Config::announcing(&testbed).service("echo", "10.77.1.2:7")
+    };
     let subject = Subject::start(&testbed, &config)?;
     let bytes = (256_u64 << 20).to_string();
     let args = [
@@ -53,4 +61,30 @@ fn comes_back_intact_over_both_paths_without_offloads() -> Result<()> {
         return Ok(());
     };
     there_and_back(false)
+}
+
+/// Packets that no frame holds: they come and go in several.
+fn jumbo(mode: &str) -> Result<()> {
+    let options = Options {
+        offloads: false,
+        mtu: 9000,
+        ..Options::default()
+    };
+    in_mode(options, Some(mode))
+}
+
+#[test]
+fn comes_back_intact_in_packets_of_9000_bytes() -> Result<()> {
+    let Some(_turn) = turn("echo, MTU 9000", &[]) else {
+        return Ok(());
+    };
+    jumbo("auto")
+}
+
+#[test]
+fn comes_back_intact_in_packets_of_9000_bytes_in_native_mode() -> Result<()> {
+    let Some(_turn) = turn("echo, MTU 9000, native", &[]) else {
+        return Ok(());
+    };
+    jumbo("native")
 }

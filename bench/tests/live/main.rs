@@ -14,6 +14,7 @@ mod families;
 mod gauntlet;
 mod harness;
 mod many;
+mod nic;
 mod plain_tcp;
 mod policies;
 mod privileges;

@@ -230,7 +230,7 @@ impl EndpointFlags {
     /// # Errors
     /// A message.
     pub fn check(self, port: Option<u16>) -> Result<(), String> {
-        if port.is_some() && !(self.signal && !self.subflow) {
+        if port.is_some() && (!self.signal || self.subflow) {
             return Err("a port goes with \"signal\" alone (as in ip mptcp): \
                         it is announced for peers to join to"
                 .to_owned());

@@ -452,3 +452,30 @@ fn an_unreadable_file_is_named() {
         "/nonexistent/braid.toml: cannot be read: No such file or directory (os error 2); name the file with --config FILE"
     );
 }
+
+#[test]
+fn mptcp_defaults_can_be_changed() {
+    let with = |mptcp: &str| {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\n{mptcp}\n");
+        parse(&text).unwrap().mptcp
+    };
+    assert!(with("").syn_cookies && !with("syn-cookies = false").syn_cookies);
+    let buffers = |m: MptcpConfig| (m.receive_buffer_max, m.send_buffer_max);
+    assert_eq!(buffers(with("")), (32 << 20, 32 << 20));
+    assert_eq!(
+        buffers(with(
+            "receive-buffer-max = \"1MiB\"\nsend-buffer-max = \"64KiB\""
+        )),
+        (1 << 20, 64 << 10)
+    );
+}
+
+#[test]
+fn an_endpoint_may_have_a_port() {
+    let text = "[[interface]]\nname = \"vb1\"\n[path]\npolicy = \"backup\"\n\
+                [[path.endpoint]]\naddress = \"10.77.2.2\"\nport = 8080\nflags = [\"signal\"]\n";
+    let path = parse(text).unwrap().path;
+    assert_eq!(path.policy, Policy::Backup);
+    let ports: Vec<_> = path.announced_ports().collect();
+    assert_eq!(ports, ["10.77.2.2:8080".parse().unwrap()]);
+}

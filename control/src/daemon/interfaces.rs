@@ -121,13 +121,6 @@ pub fn examine(
             )
             .into());
     }
-    let max = nic::mtu_max(config.dataplane.frame_bytes);
-    if link.mtu > max {
-        return Err(InterfaceError::State(format!(
-            "MTU {} of {name} is too large: a packet must fit into one frame of {} bytes; lower it with: ip link set dev {name} mtu {max}",
-            link.mtu, config.dataplane.frame_bytes
-        )));
-    }
     let driver = nic::driver(name).unwrap_or_else(|_| link.kind.clone().unwrap_or_default());
     let is_virtual = nic::is_virtual(link, &driver);
     Ok(Candidate {

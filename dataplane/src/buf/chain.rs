@@ -37,6 +37,11 @@ impl Chain {
         }
     }
 
+    /// Makes room for `pieces` more.
+    pub fn reserve(&mut self, pieces: usize) {
+        self.pieces.reserve(pieces);
+    }
+
     /// Appends a piece; an empty one is dropped.
     pub fn push(&mut self, piece: Piece) {
         if !piece.is_empty() {

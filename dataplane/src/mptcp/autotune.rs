@@ -473,7 +473,7 @@ mod tests {
                 let holders = buffers.iter().flatten().count() as u32;
                 prop_assert_eq!(ledger.promised(), held);
                 prop_assert_eq!(ledger.holders, holders);
-                prop_assert!(held <= limit.max(0) + holders * floor);
+                prop_assert!(held <= limit + holders * floor);
                 for b in buffers.iter().flatten() {
                     prop_assert!(b.bytes() <= b.frames() * MSS, "{:?}", b);
                     prop_assert!(b.bytes() >= FLOOR_BYTES);

@@ -7,7 +7,7 @@ use super::reassembly::Reassembly;
 use super::state::{Core, Mode};
 use super::subflow::Phase;
 use crate::counters::Counter;
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 use crate::wire::mptcp::MptcpOption;
 
 /// MP_FASTCLOSE on an ACK is sent at most this often (RFC 8684 §3.5 recommends 3
@@ -271,9 +271,6 @@ impl Core {
         }
         let subflowless = self.subflowless_since.map(|at| at + subflowless_timeout);
         let fastclose = self.closing.fastclose.map(|(_, at, _)| at);
-        [self.closing.deadline, subflowless, fastclose]
-            .into_iter()
-            .flatten()
-            .min()
+        earlier(self.closing.deadline, earlier(subflowless, fastclose))
     }
 }

@@ -165,8 +165,28 @@ impl<A: Application> Connection<A> {
         packet: &TcpPacket,
         payload: Chain,
     ) {
-        self.core.on_packet(cx, subflow, packet, payload);
+        self.on_train(cx, subflow, packet, 1, payload);
+    }
+
+    /// So many segments that followed each other, whose headers were `packet`'s but for
+    /// sequence number and length, checksums verified.
+    pub fn on_train(
+        &mut self,
+        cx: &mut Cx<'_>,
+        subflow: SubflowId,
+        packet: &TcpPacket,
+        segments: u32,
+        payload: Chain,
+    ) {
+        self.core.on_packet(cx, subflow, packet, segments, payload);
         self.settle(cx);
+    }
+
+    /// Whether segments like this one may be [taken together](Self::on_train): the subflow's
+    /// handshake is over, and a missing option is no news.
+    #[must_use]
+    pub fn may_coalesce(&self, subflow: SubflowId, packet: &TcpPacket) -> bool {
+        self.core.may_coalesce(subflow, packet)
     }
 
     /// An ICMP error about a subflow.

@@ -7,6 +7,7 @@ use super::api::{CloseReason, Cx};
 use super::state::Core;
 use super::subflow::Phase;
 use crate::counters::Counter;
+use crate::time::Duration;
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::Flags;
 
@@ -15,6 +16,9 @@ const ASTRAY_MAX: u8 = 16;
 /// Repetitions of the SYN/ACK that mean that our third packet, and all behind it, is dropped
 /// for the options in it. One may be a loss, two may be a burst of them.
 const SYN_ACKS_MAX: u8 = 3;
+/// What comes sooner after another is a copy of it, or the answer to a copy of our SYN: a
+/// server's timer begins with twice as much (RFC 6298 §2.1).
+const SYN_ACKS_APART: Duration = Duration::from_millis(500);
 /// Subflows in a row that ended by a wrong checksum and moved nothing before.
 const SPOILED_MAX: u8 = 16;
 
@@ -57,8 +61,12 @@ impl Core {
         if s.phase != Phase::Established || !both || packet.seq != s.tcp.irs() || s.acked_to > 0 {
             return;
         }
-        s.syn_acks = s.syn_acks.saturating_add(1);
-        if s.syn_acks >= SYN_ACKS_MAX && self.options_may_be_dropped(i) {
+        let (count, at) = s.syn_acks.unwrap_or((0, cx.now));
+        if count > 0 && cx.now < at + SYN_ACKS_APART {
+            return;
+        }
+        s.syn_acks = Some((count.saturating_add(1), cx.now));
+        if count + 1 >= SYN_ACKS_MAX && self.options_may_be_dropped(i) {
             self.fall_back_mute(cx, i, Counter::MPCapableDataFallback);
             self.subflows[i].tcp.ack_now();
         }

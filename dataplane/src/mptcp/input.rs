@@ -41,12 +41,25 @@ fn passes(reason: u8) -> bool {
 }
 
 impl Core {
-    /// A segment of subflow `id`.
+    /// See [`super::Connection::may_coalesce`].
+    pub(crate) fn may_coalesce(&self, id: SubflowId, packet: &TcpPacket) -> bool {
+        let Some(s) = self.index_of(id).map(|i| &self.subflows[i]) else {
+            return false;
+        };
+        // Bare segments on MPTCP are counted one by one: options get lost.
+        s.phase == Phase::Established
+            && s.death.is_none()
+            && (self.mode == Mode::Tcp || !packet.options.mptcp.is_empty())
+    }
+
+    /// A segment of subflow `id`, or several that differ in sequence number and length only:
+    /// `packet` is the first of them.
     pub(crate) fn on_packet(
         &mut self,
         cx: &mut Cx<'_>,
         id: SubflowId,
         packet: &TcpPacket,
+        segments: u32,
         payload: Chain,
     ) {
         let Some(i) = self.index_of(id) else {
@@ -62,13 +75,14 @@ impl Core {
         }
         self.couple(cx.now, i);
         let s = &mut self.subflows[i];
-        s.totals.segments_received += 1;
+        s.totals.segments_received += u64::from(segments);
         // Both kinds stand on any ACK and excuse none.
         let is_signal =
             |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_) | MptcpOption::Window { .. });
         let segment = SegmentIn {
             mptcp_signal: packet.options.mptcp.iter().any(is_signal),
             payload_len: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            segments,
             ..SegmentIn::from(packet)
         };
         let verdict = s.tcp.on_segment(cx.now, &segment, payload, cx.counters);

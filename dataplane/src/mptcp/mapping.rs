@@ -326,6 +326,10 @@ impl RxMappings {
     }
 
     fn take(&mut self, n: usize) -> Chain {
+        if n == self.held.len() {
+            self.pos += n as u64;
+            return std::mem::take(&mut self.held);
+        }
         let tail = self.held.split_off(n);
         self.pos += n as u64;
         std::mem::replace(&mut self.held, tail)
@@ -433,6 +437,36 @@ mod tests {
         rx.push(chain(&data[3..8]));
         rx.push(chain(b" mapping"[3..].as_ref()));
         assert_eq!(run(&mut rx), [(0, data.to_vec())]);
+    }
+
+    /// A peer that believes in more window than there is maps more than the buffer holds.
+    #[test]
+    fn what_a_checksum_waits_for_is_known() {
+        let with = |pos, len, checksum| Mapping {
+            checksum,
+            ..map(pos, pos, len)
+        };
+        let checksum = Some(MappingChecksum {
+            dsn: 1,
+            ssn: 1,
+            len: 10,
+            value: 0,
+        });
+        let mut rx = RxMappings::default();
+        rx.declare(with(0, 10, checksum));
+        assert_eq!(rx.missing_bytes(), 0, "nothing waits yet");
+        rx.push(chain(b"abc"));
+        assert_eq!(rx.missing_bytes(), 7);
+        rx.push(chain(b"defghij"));
+        assert_eq!(rx.missing_bytes(), 0);
+        let mut rx = RxMappings::default();
+        rx.declare(with(0, 10, None));
+        rx.push(chain(b"abc"));
+        assert_eq!(
+            rx.missing_bytes(),
+            0,
+            "what needs no checksum leaves at once"
+        );
     }
 
     #[test]

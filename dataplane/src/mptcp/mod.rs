@@ -31,7 +31,7 @@
 //! | `handshake`, `join`, `key` | MP_CAPABLE; MP_JOIN; keys, tokens and HMACs |
 //! | `version` | what version 0 does differently |
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
-//! | `output`, `segmentation`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
+//! | `output`, `segmentation`, `train`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
 //! | `autotune` | how large windows are, and the frames that they promise |
 //! | `window_option` | the connection-level window in an option of its own |
@@ -79,6 +79,7 @@ mod state;
 mod stateless;
 mod subflow;
 mod timers;
+mod train;
 mod version;
 mod window_option;
 

@@ -18,6 +18,15 @@ use crate::wire::tcp::{Flags, SeqNumber};
 /// Bytes under one mapping: a GSO superframe's worth, below what 16 bits of data-level
 /// length can say with a DATA_FIN.
 const BURST_BYTES_MAX: u64 = 64_000;
+
+/// Bytes of a burst that goes to a port which segments: full packets. A sliver at each end
+/// would be one packet in some fifty on the wire, and end the superframe of whoever receives.
+fn whole_packets(packet: u64) -> u64 {
+    match BURST_BYTES_MAX / packet {
+        0 => BURST_BYTES_MAX,
+        packets => packets * packet,
+    }
+}
 /// Ring slots that data leaves to ACKs.
 const ROOM_FOR_ACKS: u32 = 2;
 
@@ -152,15 +161,20 @@ impl Core {
         } else {
             frames
         };
+        let burst = match sink.segment_bytes(s.path.port) {
+            0 => BURST_BYTES_MAX,
+            _ => whole_packets(mss * u64::from(s.tcp.parts())),
+        };
+        let bytes = room
+            .min(u64::from(candidate.budget))
+            .min(pick.bytes_max)
+            .min(burst);
         Some(Plan {
             i: candidate.index,
             port: s.path.port,
             header_len: s.data_header_len(),
             mss: usize::try_from(mss).unwrap_or(usize::MAX),
-            bytes: room
-                .min(u64::from(candidate.budget))
-                .min(pick.bytes_max)
-                .min(BURST_BYTES_MAX),
+            bytes,
             frames: sink
                 .room(s.path.port)
                 .saturating_sub(ROOM_FOR_ACKS)
@@ -242,12 +256,12 @@ impl Core {
             self.send.push(frame, plan.header_len, len, sum, plan.port);
             plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);
             plan.len += n as u64;
-            cx.counters.add(Counter::BytesTaken, n as u64);
-            cx.counters.add(Counter::TxBytesTouched, n as u64);
             if n < want {
                 break;
             }
         }
+        cx.counters.add(Counter::BytesTaken, plan.len);
+        cx.counters.add(Counter::TxBytesTouched, plan.len);
         plan.len
     }
 
@@ -278,11 +292,7 @@ impl Core {
                 self.mapping(plan.off, ssn, plan.len, fin, plan.sum)
             }
         };
-        let mut off = plan.off;
-        while off < end {
-            self.send.add_ref(off);
-            off = self.send.chunk(off).map_or(end, |c| c.end());
-        }
+        self.send.add_refs(plan.off, end);
         let s = &mut self.subflows[plan.i];
         s.given_to = end;
         s.burst = Some(Burst {
@@ -322,14 +332,22 @@ impl Core {
                     self.subflows[i].burst = None;
                     break;
                 };
-                let seq = self.subflows[i].tcp.snd_nxt();
-                let whole = self.transmit_segments(cx, sink, i, burst);
-                let end = whole.map_or(burst.next + u64::from(len), |(end, _)| end);
-                let last = end == burst.end;
-                let outcome = match whole {
-                    Some((_, outcome)) => outcome,
-                    None => self.transmit(cx, sink, i, burst.next, len, seq, burst.map, last),
+                let whole = match self.transmit_segments(cx, sink, i, burst) {
+                    None => self.transmit_train(cx, sink, i, burst),
+                    whole => whole,
                 };
+                let (end, outcome) = whole.unwrap_or_else(|| {
+                    let end = burst.next + u64::from(len);
+                    let seq = self.subflows[i].tcp.snd_nxt();
+                    let (off, push) = (burst.next, end == burst.end);
+                    match self.transmit(cx, sink, i, off, len, seq, burst.map, push) {
+                        Outcome::Sent => (end, Outcome::Sent),
+                        outcome => (off, outcome),
+                    }
+                });
+                if end > burst.next {
+                    self.record_sent(cx.now, i, burst, end);
+                }
                 match outcome {
                     Outcome::Sent => {}
                     Outcome::Full => {
@@ -342,18 +360,6 @@ impl Core {
                         break;
                     }
                 }
-                self.sent_max = self.sent_max.max(end);
-                let s = &mut self.subflows[i];
-                for chunk in self.send.chunks_from(burst.next) {
-                    if chunk.off >= end {
-                        break;
-                    }
-                    s.tcp.record_new(cx.now, chunk.len, chunk.off, burst.map);
-                    s.push_sent(chunk.off, chunk.len);
-                    s.totals.bytes_sent += u64::from(chunk.len);
-                    s.totals.segments_sent += 1;
-                }
-                s.burst = (!last).then_some(Burst { next: end, ..burst });
             }
         }
         full

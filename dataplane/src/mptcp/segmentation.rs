@@ -11,8 +11,8 @@ use crate::offload::header::TcpHeaderOut;
 use crate::wire::tcp::Flags;
 
 impl Core {
-    /// Hands the rest of a burst to a port that segments. Returns the end of what it
-    /// covers and what became of it; `None` if the burst cannot go this way.
+    /// Hands the rest of a burst to a port that segments. Returns the end of what has left
+    /// and what became of it; `None` if the burst cannot go this way.
     pub(super) fn transmit_segments<S: TxSink>(
         &mut self,
         cx: &mut Cx<'_>,
@@ -33,7 +33,8 @@ impl Core {
         if first.header_len != header_len || frame.in_flight() {
             return None;
         }
-        let segment_bytes = u16::try_from(first.len).ok()?;
+        // A packet that does not fit into one frame is several segments of ours.
+        let segment_bytes = u16::try_from(first.len * s.tcp.parts()).ok()?;
         let (mut end, mut bytes) = (first.end(), first.len as usize);
         let mut full = sink.shares_frames(first.port, port);
         // Only the last segment may be shorter than the first.
@@ -100,6 +101,9 @@ impl Core {
             });
         let tx = sink.send_burst(port, &shape, frames);
         cx.counters.inc(Counter::TxBursts);
-        Some((end, self.data_sent(cx, i, tx, ack)))
+        match self.data_sent(cx, i, tx, ack) {
+            Outcome::Sent => Some((end, Outcome::Sent)),
+            outcome => Some((burst.next, outcome)),
+        }
     }
 }

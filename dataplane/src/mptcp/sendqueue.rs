@@ -13,6 +13,8 @@ use crate::io::PortId;
 
 /// Records of freed chunks among the live ones that are not worth a sweep.
 const DEAD_MAX: usize = 256;
+/// Chunks looked at before a search: a short one now and then shifts those behind it.
+const GUESSES: usize = 3;
 
 /// One segment's payload.
 #[derive(Debug)]
@@ -57,7 +59,11 @@ pub(crate) struct SendQueue {
     frames: usize,
     /// Bytes below `una` whose frames are still pinned by some subflow.
     pinned_bytes: u64,
+    /// Where the next reference will be dropped, if as usual in order.
+    dropping: usize,
 }
+
+const _: () = assert!(size_of::<Chunk>() <= 64, "one cache line per segment");
 
 impl SendQueue {
     /// First byte not acknowledged at connection level.
@@ -114,7 +120,24 @@ impl SendQueue {
         off
     }
 
+    /// Where the chunk that holds `off` is. Nearly all chunks are one full segment long, so
+    /// its place can be calculated; the search is for the rest.
     fn index(&self, off: u64) -> Option<usize> {
+        let (front, back) = (self.chunks.front()?, self.chunks.back()?);
+        let distance = off.checked_sub(front.off)?;
+        if off >= back.end() {
+            return None;
+        }
+        let usual = front.len.max(back.len).max(1);
+        // A queue holds less than 4 GiB (`send_buffer_bytes`); if not, the search finds it.
+        let guess = u32::try_from(distance).unwrap_or(u32::MAX) / usual;
+        for index in guess as usize..guess as usize + GUESSES {
+            if let Some(chunk) = self.chunks.get(index)
+                && (chunk.off..chunk.end()).contains(&off)
+            {
+                return Some(index);
+            }
+        }
         let index = self.chunks.partition_point(|c| c.end() <= off);
         self.chunks
             .get(index)
@@ -139,6 +162,12 @@ impl SendQueue {
         self.chunks.range(index..)
     }
 
+    /// As [`SendQueue::chunks_from`], to send them.
+    pub(crate) fn chunks_from_mut(&mut self, off: u64) -> impl Iterator<Item = &mut Chunk> {
+        let index = self.index(off).unwrap_or(self.chunks.len());
+        self.chunks.range_mut(index..)
+    }
+
     /// A subflow has sent (part of) the chunk that holds `off`.
     pub(crate) fn add_ref(&mut self, off: u64) {
         if let Some(chunk) = self.chunk_mut(off) {
@@ -146,12 +175,26 @@ impl SendQueue {
         }
     }
 
+    /// [`SendQueue::add_ref`] for every chunk from the one that holds `off` to `end`.
+    pub(crate) fn add_refs(&mut self, off: u64, end: u64) {
+        for chunk in self.chunks_from_mut(off).take_while(|c| c.off < end) {
+            chunk.refs += 1;
+        }
+    }
+
     /// A subflow no longer has to resend it.
     pub(crate) fn drop_ref(&mut self, off: u64) {
         let una = self.una;
-        let Some(index) = self.index(off) else {
-            return;
+        let guess = self.chunks.get(self.dropping);
+        let index = if guess.is_some_and(|c| c.off == off) {
+            self.dropping
+        } else {
+            let Some(index) = self.index(off) else {
+                return;
+            };
+            index
         };
+        self.dropping = index + 1;
         let chunk = &mut self.chunks[index];
         debug_assert!(chunk.refs > 0, "reference to {off} dropped twice");
         chunk.refs = chunk.refs.saturating_sub(1);
@@ -201,6 +244,7 @@ impl SendQueue {
             .is_some_and(|c| c.frame.is_none() && c.end() <= self.una)
         {
             self.chunks.pop_front();
+            self.dropping = self.dropping.saturating_sub(1);
         }
         // One segment that a subflow never gets acknowledged must not keep the records of
         // all that was sent and freed behind it. At least as many go as stay, so a segment

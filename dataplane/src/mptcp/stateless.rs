@@ -263,6 +263,7 @@ impl Core {
             payload_len: 0,
             ce: false,
             mptcp_signal: false,
+            segments: 1,
         };
         let tcp = Tcp::resume(
             tcp_config(cx.config, &path, local.is_some()),

@@ -131,8 +131,8 @@ pub(crate) struct Subflow {
     pub(crate) join_ack: Option<(Instant, u8)>,
     /// A FIN without a word of MPTCP arrived where there may have been no room for one.
     pub(crate) fin_held: bool,
-    /// Repetitions of the SYN/ACK.
-    pub(crate) syn_acks: u8,
+    /// Repetitions of the SYN/ACK, and when the last one came.
+    pub(crate) syn_acks: Option<(u8, Instant)>,
     /// A FIN without a word of MPTCP arrived, perhaps before the data in front of it.
     pub(crate) fin_was_bare: bool,
     /// Segments with data, since bytes were last delivered from here, whose mapping is for
@@ -252,7 +252,7 @@ impl Subflow {
             join_ack: None,
             swallows: false,
             fin_held: false,
-            syn_acks: 0,
+            syn_acks: None,
             fin_was_bare: false,
             astray: 0,
             third_ack_due: false,

@@ -9,7 +9,7 @@ use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::io::PortId;
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 use crate::wire::mptcp::reset_reason;
 
 /// Repetitions of a MP_JOIN ACK without an answer.
@@ -413,35 +413,26 @@ impl Core {
 
     /// The earliest of all deadlines.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let subflows = self
-            .subflows
-            .iter()
-            .filter(|s| s.death.is_none())
-            .flat_map(|s| {
-                let tcp = if s.port_down {
-                    s.tcp.next_timer()
-                } else {
-                    s.tcp.next_deadline()
-                };
-                [
-                    tcp,
-                    s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at)),
-                    s.join_ack.map(|(at, _)| at),
-                    s.fin_wait,
-                    s.unmapped.map(|(_, at)| at),
-                    s.fail.and_then(|f| f.due_at()),
-                    s.signal_due()
-                        .filter(|_| s.is_established() && !s.port_down),
-                ]
-            });
-        subflows
-            .chain([
-                self.addresses_deadline(),
-                self.data_rto,
-                self.close_deadline(self.subflowless_timeout),
-            ])
-            .flatten()
-            .min()
+        let mut first = earlier(
+            earlier(self.addresses_deadline(), self.data_rto),
+            self.close_deadline(self.subflowless_timeout),
+        );
+        for s in self.subflows.iter().filter(|s| s.death.is_none()) {
+            let tcp = if s.port_down {
+                s.tcp.next_timer()
+            } else {
+                s.tcp.next_deadline()
+            };
+            let signal = s
+                .signal_due()
+                .filter(|_| s.is_established() && !s.port_down);
+            let withdrawn = s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at));
+            first = earlier(first, earlier(tcp, signal));
+            first = earlier(first, earlier(withdrawn, s.join_ack.map(|(at, _)| at)));
+            first = earlier(first, earlier(s.fin_wait, s.unmapped.map(|(_, at)| at)));
+            first = earlier(first, s.fail.and_then(|f| f.due_at()));
+        }
+        first
     }
 
     fn addresses_deadline(&self) -> Option<Instant> {

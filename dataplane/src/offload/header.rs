@@ -203,6 +203,31 @@ impl HeaderTemplate {
         self.tcp_offset() + tcp.len()
     }
 
+    /// The headers of a train: segments that share options, acknowledgment, window and ECN.
+    #[must_use]
+    pub fn prepare(&self, h: &TcpHeaderOut, options: &OptionsBuf) -> Prepared {
+        let mut bytes = [0; HEADER_MAX];
+        let without_seq = TcpHeaderOut {
+            seq: SeqNumber(0),
+            flags: Flags::empty(),
+            ..*h
+        };
+        let (tcp, _) = self.emit_without_checksum(&mut bytes, &without_seq, options, 0);
+        let tcp_len = tcp.len();
+        Prepared {
+            sum: checksum::sum(tcp).combine(
+                pseudo_header_sum(self.addresses, ipv4::PROTOCOL_TCP, tcp_len),
+                false,
+            ),
+            ip_sum: self.ip_sum.add_u16(u16::from(h.ecn & 0x03)),
+            bytes,
+            l3_offset: self.l3_offset(),
+            tcp_offset: self.tcp_offset(),
+            len: self.tcp_offset() + tcp_len,
+            v6: self.v6,
+        }
+    }
+
     /// Writes everything but the TCP checksum; returns the TCP header and the sum of its
     /// pseudo-header.
     #[inline]
@@ -256,6 +281,78 @@ impl HeaderTemplate {
             let sum = self.ip_sum.add_u16(len).add_u16(u16::from(ecn));
             put(ip, 10, &sum.finish().to_be_bytes());
         }
+    }
+}
+
+/// Headers of a train of segments, laid out and summed but for what differs: sequence
+/// number, control bits, length.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    bytes: [u8; HEADER_MAX],
+    l3_offset: usize,
+    tcp_offset: usize,
+    len: usize,
+    v6: bool,
+    /// Sum of the IPv4 header without its length.
+    ip_sum: Sum,
+    /// Sum of TCP header and pseudo-header of a segment without payload.
+    sum: Sum,
+}
+
+impl Prepared {
+    /// Bytes in front of the payload.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Never: there are headers.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// As [`HeaderTemplate::emit`] with these fields.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is shorter than the headers, or if segment and IP header exceed 65,535 bytes.
+    #[inline]
+    pub fn emit(
+        &self,
+        out: &mut [u8],
+        seq: SeqNumber,
+        flags: Flags,
+        payload_len: usize,
+        payload_sum: Sum,
+    ) {
+        let out = &mut out[..self.len];
+        out.copy_from_slice(&self.bytes[..self.len]);
+        let segment_len = self.len - self.tcp_offset + payload_len;
+        let ip_len = if self.v6 {
+            segment_len
+        } else {
+            self.tcp_offset - self.l3_offset + segment_len
+        };
+        let ip_len = u16::try_from(ip_len).expect("a packet is at most 65,535 bytes long");
+        let (ip, tcp) = out[self.l3_offset..].split_at_mut(self.tcp_offset - self.l3_offset);
+        if self.v6 {
+            put(ip, 4, &ip_len.to_be_bytes());
+        } else {
+            put(ip, 2, &ip_len.to_be_bytes());
+            put(ip, 10, &self.ip_sum.add_u16(ip_len).finish().to_be_bytes());
+        }
+        put(tcp, tcp::SEQ_OFFSET, &seq.0.to_be_bytes());
+        put(tcp, tcp::FLAGS_OFFSET, &[flags.bits()]);
+        let sum = self
+            .sum
+            .add_u32(seq.0)
+            .add_u16(u16::from(flags.bits()))
+            .add_u64(payload_len as u64)
+            .combine(payload_sum, false);
+        put(tcp, tcp::CHECKSUM_OFFSET, &sum.finish().to_be_bytes());
     }
 }
 

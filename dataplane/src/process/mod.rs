@@ -233,6 +233,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
     mptcp.tcp.congestion = m.congestion;
     mptcp.tcp.pacing = m.pacing;
     mptcp.tcp.ecn = m.ecn;
+    mptcp.tcp.segment_bytes_max = ports::segment_bytes_max(setup.frame_bytes);
     // Nothing is advertised that the pool cannot hold: half is for windows, of one connection if
     // nobody else wants them, and half for what is sent.
     let window_frames = setup.frames / 2;

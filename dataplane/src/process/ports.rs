@@ -1,12 +1,13 @@
 //! Opens every port that a setup names, grouped by mode: one UMEM per group, because the
-//! kernel takes a UMEM's mode from its first socket and ignores the flags of later ones.
+//! kernel takes a UMEM's mode, and whether packets may be in several frames, from its first
+//! socket and ignores the flags of later ones.
 
 use std::os::fd::OwnedFd;
 
 use braid_bpf::{MapError, XskMap};
 
 use super::fd_of;
-use crate::buf::FramePool;
+use crate::buf::{FramePool, HEADROOM_BYTES};
 use crate::control::{FdRole, InterfaceSetup, PortMode, Setup};
 use crate::io::PortId;
 use crate::io::xsk::{BindMode, OpenError, UmemConfig, UmemGroup, XskConfig, XskPort};
@@ -20,6 +21,24 @@ const IP_BYTES_MAX: u32 = 65_535;
 
 /// Bytes of Ethernet header with two VLAN tags.
 const L2_BYTES_MAX: u32 = 14 + 8;
+
+/// The largest headers behind an Ethernet header: IPv6, and TCP with all its options.
+const HEADERS_MAX: u32 = 40 + 60;
+
+/// Payload of a segment that fits into one frame, whatever its headers are.
+pub(super) fn segment_bytes_max(frame_bytes: u32) -> u16 {
+    let room = frame_bytes - HEADROOM_BYTES - L2_BYTES_MAX - HEADERS_MAX;
+    u16::try_from(room).unwrap_or(u16::MAX)
+}
+
+/// Whether packets of an interface come in several frames each: superframes do, and packets of
+/// an MTU that one frame does not hold. Such an interface also sends by the gso lane, which
+/// gathers a packet from several frames. (The TX ring could, but each frame would have to
+/// begin with payload, and xsk-rs knows no descriptor into the middle of a frame.)
+fn takes_chains(setup: &Setup, interface: &InterfaceSetup) -> bool {
+    let room = setup.frame_bytes - HEADROOM_BYTES - L2_BYTES_MAX;
+    interface.mode == PortMode::Superframe || interface.mtu > room
+}
 
 /// Why ports could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -68,23 +87,25 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
     if workers == 0 {
         return Err(PortsError::NoWorkers);
     }
-    let mut modes: Vec<PortMode> = setup.interfaces.iter().map(|i| i.mode).collect();
-    modes.sort_unstable();
-    modes.dedup();
+    let kind = |i: &InterfaceSetup| (i.mode, takes_chains(setup, i));
+    let mut kinds: Vec<(PortMode, bool)> = setup.interfaces.iter().map(kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
     let mut groups: Vec<UmemGroup> = Vec::new();
     let mut out: Vec<WorkerPorts> = (0..workers).map(|_| (Vec::new(), Vec::new())).collect();
-    for mode in &modes {
+    for (mode, chains) in &kinds {
         let config = UmemConfig {
             pools: vec![setup.frames; workers],
             frame_bytes: setup.frame_bytes,
             fill_ring: setup.rx_ring,
             completion_ring: setup.tx_ring,
             hugepages: setup.hugepages,
-            memory_limit_bytes: setup.memory_limit_bytes / modes.len() as u64,
+            memory_limit_bytes: setup.memory_limit_bytes / kinds.len() as u64,
         };
         let (group, pools) = UmemGroup::create(&config)?;
         tracing::info!(
             ?mode,
+            chains,
             frames = group.frames(),
             hugepages = group.hugepages(),
             "UMEM group"
@@ -102,9 +123,9 @@ pub(super) fn open(setup: &Setup, fds: &[OwnedFd]) -> Result<Vec<WorkerPorts>, P
                 workers,
             });
         }
-        let pool = modes
+        let pool = kinds
             .iter()
-            .position(|m| *m == interface.mode)
+            .position(|other| *other == kind(interface))
             .expect("collected above");
         let id = PortId(u16::try_from(number).expect("few interfaces"));
         let xsks = xsk_map(setup, fds, interface.ifindex)?;
@@ -149,8 +170,8 @@ fn xsk_config(setup: &Setup, interface: &InterfaceSetup, queue: u32) -> XskConfi
             (PortMode::Native | PortMode::Generic | PortMode::Superframe, _) => BindMode::Copy,
         },
         generic: matches!(interface.mode, PortMode::Generic | PortMode::Superframe),
-        scatter_gather: interface.mode == PortMode::Superframe,
-        gso_lane: interface.mode == PortMode::Superframe,
+        scatter_gather: takes_chains(setup, interface),
+        gso_lane: takes_chains(setup, interface),
         rx_ring: setup.rx_ring,
         tx_ring: setup.tx_ring,
         fill_frames: (share / queues.max(1)).min(setup.rx_ring),

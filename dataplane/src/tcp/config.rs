@@ -33,6 +33,10 @@ pub struct TcpConfig {
     pub header_bytes: u16,
     /// TCP option bytes on every data segment (12 for timestamps, and a DSS): subtracted from the MSS.
     pub option_room: u8,
+    /// Largest payload that the owner can build in one piece. Where the path carries more, a
+    /// segment of ours is an equal part of a full one: an owner that sends several parts in one
+    /// packet (see `Tcp::parts`) then always ends a packet where a segment of ours ends.
+    pub segment_bytes_max: u16,
     /// Largest receive window ever offered; chooses the window scale.
     pub recv_buffer_max: u32,
     /// Offer window scaling (RFC 7323 §2).
@@ -80,6 +84,7 @@ impl Default for TcpConfig {
             mss: 1460,
             header_bytes: 40,
             option_room: 12,
+            segment_bytes_max: u16::MAX,
             recv_buffer_max: 4 << 20,
             window_scale: true,
             timestamps: true,

@@ -216,6 +216,13 @@ impl Tcp {
             return;
         }
 
+        // What stands beyond the window must not look newer than what will stand within it.
+        if seg.sequence_len() == 0 && !rst {
+            seg.seq = seg
+                .seq
+                .earlier(self.window.advertised().later(self.rcv_nxt));
+        }
+
         // Third: RST (RFC 5961 §3.2).
         if rst {
             if seg.seq == self.rcv_nxt {
@@ -338,14 +345,15 @@ impl Tcp {
         }
     }
 
-    /// A segment that acknowledges something new though it stands beside the window (RFC 9293
+    /// A segment that acknowledges something new, or opens a closed window, though it stands beside the window (RFC 9293
     /// §3.10.7.4: "special allowance should be made to accept valid ACKs"). Two ends that have
     /// sent each other more than there was room for, because something in between had widened
     /// the windows, repeat what the other has, and their ACKs stand behind what it dropped:
     /// nothing else would ever tell them anything. The acknowledgment has to be exact, so
     /// nobody off the path gains anything.
     fn brings_news(&self, seg: &SegmentIn<'_>) -> bool {
-        let news = self.snd_una < seg.ack && seg.ack <= self.snd_nxt;
+        let opens = seg.ack == self.snd_una && self.snd_wnd == 0 && seg.window > 0;
+        let news = opens || (self.snd_una < seg.ack && seg.ack <= self.snd_nxt);
         let back = i64::from(self.rcv_nxt.diff(seg.seq));
         let far = i64::from(self.config.recv_buffer_max) * WIDENED_WINDOWS;
         let near = match seg.sequence_len() {
@@ -405,7 +413,7 @@ impl Tcp {
         let end = seg.seq + seg.payload_len;
         // Only data within the window counts (RFC 3168 §6.1.6).
         if seg.payload_len > 0 {
-            self.totals.ce_segments += u64::from(seg.ce);
+            self.totals.ce_segments += u64::from(seg.ce) * u64::from(seg.segments);
             if self.ecn.on_data(seg.flags, seg.ce) {
                 self.delayed_ack.demand();
             }
@@ -443,8 +451,10 @@ impl Tcp {
                 if let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps) {
                     self.receive_rtt.on_data(self.tsval(now), ts.tsecr);
                 }
-                let mss = u32::from(self.config.mss);
-                self.delayed_ack.received(now, received.advanced, mss);
+                // One segment cannot have been longer, nor, of several, the average.
+                let each = seg.payload_len.div_ceil(seg.segments.max(1));
+                let longest = u32::from(self.config.mss).min(each);
+                self.delayed_ack.received(now, received.advanced, longest);
             }
             // RFC 5681 §4.2: out of order, refill or repetition is reported at once.
             if !smooth || received.queued || received.duplicate || received.dropped {

@@ -246,6 +246,11 @@ pub struct Tcp {
     totals: Totals,
 }
 
+// 27 cache lines, of which a train of segments or a burst touches most once: at 64 segments a
+// line more costs less than a nanosecond per segment. But 100,000 idle connections pay for
+// every byte twice.
+const _: () = assert!(size_of::<Tcp>() <= 1728, "memory of an idle subflow");
+
 impl Tcp {
     /// An active open. The SYN is the first [`Control`]. `iss` should be chosen as RFC 6528
     /// says, `ts_offset` at random per peer (RFC 7323 §7.1).
@@ -412,6 +417,24 @@ impl Tcp {
     /// Payload bytes of a full data segment now.
     #[must_use]
     pub fn mss(&self) -> u32 {
+        let payload = self.packet_payload();
+        let most = u32::from(self.config.segment_bytes_max).max(PAYLOAD_MIN);
+        if payload <= most {
+            payload
+        } else {
+            payload / payload.div_ceil(most)
+        }
+    }
+
+    /// Full data segments that one packet of the path holds: more than one only where
+    /// [`TcpConfig::segment_bytes_max`] is below what the path carries.
+    #[must_use]
+    pub fn parts(&self) -> u32 {
+        self.packet_payload() / self.mss()
+    }
+
+    /// Payload bytes that a packet may carry by what the path and the peer take.
+    fn packet_payload(&self) -> u32 {
         u32::from(self.path_mtu.mss())
             .saturating_sub(self.option_room.into())
             .max(PAYLOAD_MIN)

@@ -31,6 +31,8 @@ pub struct SegmentIn<'a> {
     /// It carries an MPTCP signal (ADD_ADDR, MP_PRIO, ...): if it looks like a duplicate ACK, it
     /// is none (RFC 8684 §3.4: such ACKs are no sign of congestion).
     pub mptcp_signal: bool,
+    /// Segments that were coalesced into this one: 1, unless their number is known.
+    pub segments: u32,
 }
 
 impl SegmentIn<'_> {
@@ -57,6 +59,7 @@ impl<'a> From<&'a TcpPacket> for SegmentIn<'a> {
             // RFC 3168 §5: both ECN bits set.
             ce: packet.ecn == 3,
             mptcp_signal: false,
+            segments: 1,
         }
     }
 }

@@ -148,6 +148,7 @@ mod tests {
             payload_len: 0,
             ce: false,
             mptcp_signal: false,
+            segments: 1,
         }
     }
 

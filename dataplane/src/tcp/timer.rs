@@ -7,7 +7,7 @@ use super::recovery::Phase;
 use super::segment::{ResetCause, TimerVerdict};
 use super::state::State;
 use crate::counters::{Counter, Counters};
-use crate::time::Instant;
+use crate::time::{Instant, earlier};
 
 /// TLP.max_ack_delay (RFC 8985 §7.2): the delayed ACK of the peer, Linux's maximum.
 const PEER_ACK_DELAY_MAX: Duration = Duration::from_millis(200);
@@ -111,10 +111,7 @@ impl Tcp {
         } else {
             None
         };
-        [self.next_timer(), ack, now, timers.pacing]
-            .into_iter()
-            .flatten()
-            .min()
+        earlier(earlier(self.next_timer(), ack), earlier(now, timers.pacing))
     }
 
     /// The earliest deadline that is not a wish to send: all that counts while nothing can
@@ -127,17 +124,10 @@ impl Tcp {
         let timers = &self.timers;
         let user_timeout =
             (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
-        [
-            timers.retransmit.map(|(at, _)| at),
-            timers.reorder,
-            timers.persist,
-            timers.time_wait,
-            timers.keepalive_at,
-            user_timeout,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let data = earlier(timers.retransmit.map(|(at, _)| at), timers.reorder);
+        let silence = earlier(timers.persist, timers.time_wait);
+        let peer = earlier(timers.keepalive_at, user_timeout);
+        earlier(data, earlier(silence, peer))
     }
 
     /// Runs what is due.

@@ -12,6 +12,10 @@ pub const HEADER_LEN: usize = 20;
 pub const OPTIONS_MAX: usize = 40;
 /// Offset of the checksum field in the header.
 pub const CHECKSUM_OFFSET: usize = 16;
+/// Where the sequence number is in a header.
+pub const SEQ_OFFSET: usize = 4;
+/// Where the control bits are in a header.
+pub const FLAGS_OFFSET: usize = 13;
 
 /// A TCP sequence number: 32 bits that wrap, ordered by signed distance (RFC 9293 §3.4).
 ///

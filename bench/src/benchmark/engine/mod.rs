@@ -135,7 +135,7 @@ pub struct Sample {
     pub bytes: u64,
     /// Packets that carried it.
     pub packets: u64,
-    /// How long it took: the thread's processor time, or on two cores the time of day.
+    /// How long it took: the thread's processor time, on two cores that of the busier one.
     pub elapsed: Duration,
     /// Ends that shared the core.
     pub ends_per_core: u32,
@@ -266,7 +266,9 @@ fn run_all(arguments: &Arguments) -> Result<Results> {
             "one measurement of every subject per round".to_owned(),
             "all ends make and verify TCP checksums; one connection on one path".to_owned(),
             "one core: processor time by data packets by 2, as it does both ends".to_owned(),
-            "two cores: time of day, so that others' load shows".to_owned(),
+            "two cores: processor time of the busier end, in turns that moved packets; without \
+             pacing, which would follow how other programs use the cores"
+                .to_owned(),
             "smoltcp's application touches no payload, as in its own benchmark; braid's source \
              writes it. The better of smoltcp with buffers of 64 KiB and 1 MiB"
                 .to_owned(),

@@ -16,8 +16,6 @@ use super::{Sample, Stopwatch};
 use crate::failure;
 use crate::testbed::Result;
 
-/// Packets in flight in one direction, as in braid's link.
-const RING: usize = super::braid::RING as usize;
 /// Socket buffers: the smaller stay in the cache, the larger fill the link. The better of
 /// the two is what counts.
 const BUFFERS_BYTES: [usize; 2] = [1 << 16, 1 << 20];
@@ -87,7 +85,9 @@ impl Device for Link {
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Sending<'_>> {
-        let room = self.outgoing.borrow().queue.len() < RING;
+        let frame_bytes = u32::try_from(self.frame_bytes).unwrap_or(u32::MAX);
+        // As in braid's link.
+        let room = self.outgoing.borrow().queue.len() < super::braid::ring(frame_bytes) as usize;
         room.then_some(Sending {
             lane: &self.outgoing,
         })

@@ -22,6 +22,9 @@ use crate::testbed::Result;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Joins, windows and caches are there then, and the usual answer is known.
 const WARM_UP: Duration = Duration::from_millis(150);
+/// A server that cannot keep up with a schedule is not asked for longer than this times as
+/// long as the schedule is.
+const OVERTIME: u32 = 2;
 /// Latencies are kept in ns, to three digits.
 const DIGITS: u8 = 3;
 
@@ -50,8 +53,10 @@ pub struct Load {
 /// What came of it.
 #[derive(Clone, Debug)]
 pub struct Answers {
-    /// Latencies, ns.
+    /// Latencies, ns, with those that were omitted.
     pub latency_ns: Histogram<u64>,
+    /// Latencies of the requests that were made, ns: the median without the correction.
+    pub median_ns: u64,
     /// Requests answered, as they were.
     pub count: u64,
     /// In how long.
@@ -79,6 +84,7 @@ pub fn run(to: SocketAddr, load: &Load) -> Result<Answers> {
         .collect::<std::io::Result<Vec<Socket>>>()?;
     let mut client = Client {
         waiting: Waiting::new(&sockets)?,
+        made_ns: Histogram::new(DIGITS).map_err(|e| failure!("{e}"))?,
         sockets,
         message: vec![0x5a; load.bytes],
         buffer: vec![0; load.bytes],
@@ -103,6 +109,8 @@ pub fn run(to: SocketAddr, load: &Load) -> Result<Answers> {
 struct Client {
     sockets: Vec<Socket>,
     waiting: Waiting,
+    /// Of the requests that were made.
+    made_ns: Histogram<u64>,
     message: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -126,10 +134,12 @@ impl Client {
     ) -> Result<Answers> {
         let mut answers = Answers {
             latency_ns: Histogram::new(DIGITS).map_err(|e| failure!("{e}"))?,
+            median_ns: 0,
             count: 0,
             elapsed: Duration::ZERO,
             joined: 0,
         };
+        self.made_ns.reset();
         let start = Instant::now();
         match (load.pace, self.sockets.len()) {
             (Pace::Open(rate), _) => self.open_loop(rate, start, duration, &mut answers)?,
@@ -137,6 +147,7 @@ impl Client {
             (Pace::Closed, _) => self.all_at_once(start, duration, interval_ns, &mut answers)?,
         }
         answers.elapsed = start.elapsed();
+        answers.median_ns = self.made_ns.value_at_quantile(0.5);
         if answers.count == 0 {
             return Err(failure!("no answer"));
         }
@@ -160,7 +171,9 @@ impl Client {
         while start.elapsed() < duration {
             let asked = Instant::now();
             self.exchange(0)?;
-            note(&mut answers.latency_ns, asked.elapsed(), interval_ns)?;
+            let latency = asked.elapsed();
+            note(&mut self.made_ns, latency, None)?;
+            note(&mut answers.latency_ns, latency, interval_ns)?;
             answers.count += 1;
         }
         Ok(())
@@ -176,15 +189,22 @@ impl Client {
         answers: &mut Answers,
     ) -> Result<()> {
         let interval = Duration::from_secs(1) / rate.max(1);
-        let mut due = start;
-        while due < start + duration {
+        let (mut due, end) = (start, start + duration);
+        while due < end && start.elapsed() < duration * OVERTIME {
             while Instant::now() < due {
                 std::hint::spin_loop();
             }
             let at = usize::try_from(answers.count).unwrap_or(0) % self.sockets.len();
+            let asked = Instant::now();
             self.exchange(at)?;
+            note(&mut self.made_ns, asked.elapsed(), None)?;
             note(&mut answers.latency_ns, due.elapsed(), None)?;
             answers.count += 1;
+            due += interval;
+        }
+        // Whoever is not asked any more has waited as long as this, at least.
+        while due < end {
+            note(&mut answers.latency_ns, due.elapsed(), None)?;
             due += interval;
         }
         Ok(())
@@ -202,6 +222,7 @@ impl Client {
             waiting,
             message,
             buffer,
+            made_ns,
         } = self;
         let mut askers = Vec::with_capacity(sockets.len());
         for mut socket in sockets.iter() {
@@ -227,11 +248,9 @@ impl Client {
                 if asker.received < message.len() {
                     return Ok(());
                 }
-                note(
-                    &mut answers.latency_ns,
-                    asker.sent_at.elapsed(),
-                    interval_ns,
-                )?;
+                let latency = asker.sent_at.elapsed();
+                note(made_ns, latency, None)?;
+                note(&mut answers.latency_ns, latency, interval_ns)?;
                 answers.count += 1;
                 asker.received = 0;
                 if start.elapsed() < duration {

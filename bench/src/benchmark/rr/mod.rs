@@ -311,6 +311,8 @@ fn note(results: &mut Results, subject: Subject, load: &Load, outcome: &Result<A
         let value = us(&answers.latency_ns, percentile);
         record(figures, figure((name, "µs"), false), Ok(value));
     }
+    let made = figure(("p50 of the requests made", "µs"), false);
+    record(figures, made, Ok(answers.median_ns as f64 / 1e3));
     let rate = answers.count as f64 / answers.elapsed.as_secs_f64();
     record(figures, figure(("answers", "1/s"), true), Ok(rate));
     if answers.joined < load.connections {
@@ -353,7 +355,7 @@ fn run_all(arguments: &Arguments) -> Result<Results> {
             "the client is the kernel's, blocking, on core 0; servers are on core 1; two paths, \
              offloads on",
             "closed loop: each connection asks again when it is answered, and a late answer \
-             stands for those that were not asked for meanwhile",
+             stands for those that were not asked for meanwhile (but in \"requests made\")",
             "with a rate: requests by a schedule, latencies from the time they were due; the \
              client spins until then",
             "percentiles are of each repeat, curves of all of them together",
@@ -462,6 +464,7 @@ mod tests {
         latency_ns.record(10_000).unwrap();
         let answers = Answers {
             latency_ns,
+            median_ns: 10_000,
             count: 1,
             elapsed: Duration::from_secs(1),
             joined: 1,

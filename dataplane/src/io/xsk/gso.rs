@@ -31,6 +31,7 @@ pub(super) const BURST_BYTES_MAX: u32 = 65_535;
 // linux/if_packet.h, linux/virtio_net.h
 const PACKET_VNET_HDR: libc::c_int = 15;
 const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;
+const VIRTIO_NET_HDR_GSO_NONE: u8 = 0;
 const VIRTIO_NET_HDR_GSO_TCPV4: u8 = 1;
 const VIRTIO_NET_HDR_GSO_TCPV6: u8 = 4;
 /// Where the checksum is in a TCP header.
@@ -166,17 +167,21 @@ impl GsoLane {
             bytes += range.len();
             self.add(frame, range);
         }
+        // One packet, of several frames, is none to segment: the kernel's TCP segmentation
+        // refuses what has only one segment's payload (tcp_gso_segment), and drops it.
+        let several = bytes.saturating_sub(shape.header_len) > usize::from(shape.segment_bytes);
+        let (gso_type, gso_size) = match (several, shape.ipv6) {
+            (false, _) => (VIRTIO_NET_HDR_GSO_NONE, 0),
+            (true, false) => (VIRTIO_NET_HDR_GSO_TCPV4, shape.segment_bytes),
+            (true, true) => (VIRTIO_NET_HDR_GSO_TCPV6, shape.segment_bytes),
+        };
         let short = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
         self.messages.push(Message {
             vnet: VnetHeader {
                 flags: VIRTIO_NET_HDR_F_NEEDS_CSUM,
-                gso_type: if shape.ipv6 {
-                    VIRTIO_NET_HDR_GSO_TCPV6
-                } else {
-                    VIRTIO_NET_HDR_GSO_TCPV4
-                },
+                gso_type,
                 hdr_len: short(shape.header_len),
-                gso_size: shape.segment_bytes,
+                gso_size,
                 csum_start: short(shape.tcp_offset),
                 csum_offset: TCP_CHECKSUM_OFFSET,
             },

@@ -233,3 +233,60 @@ proptest! {
         prop_assert!(matches!(verdict, ChecksumVerdict::Partial | ChecksumVerdict::Valid));
     }
 }
+
+#[test]
+fn prepared_headers_are_those_of_the_template() {
+    let ways = [
+        ("10.0.0.1:4000", "10.0.0.2:7"),
+        ("[2001:db8::1]:4000", "[2001:db8::2]:7"),
+    ];
+    for (local, remote) in ways {
+        let tuple = FourTuple {
+            local: local.parse().unwrap(),
+            remote: remote.parse().unwrap(),
+        };
+        let l2 = L2Header {
+            dst: EthernetAddress([2, 0, 0, 0, 0, 2]),
+            src: EthernetAddress([2, 0, 0, 0, 0, 1]),
+            vlan: Default::default(),
+        };
+        let template = HeaderTemplate::new(l2, &tuple, 3, 64).unwrap();
+        let mut options = OptionsBuf::new();
+        options
+            .timestamps(crate::wire::tcp_options::Timestamps {
+                tsval: 0xffff_0001,
+                tsecr: 7,
+            })
+            .unwrap();
+        for ecn in [0, 2] {
+            let header = |seq: u32, flags| TcpHeaderOut {
+                seq: SeqNumber(seq),
+                ack: SeqNumber(0x8000_0001),
+                flags,
+                window: 0xfffe,
+                urgent: 0,
+                ecn,
+            };
+            let prepared = template.prepare(&header(1, Flags::ACK), &options);
+            for n in 0..2000_u32 {
+                let seq = n.wrapping_mul(0x9e37_79b1);
+                let flags = if n % 7 == 0 {
+                    Flags::ACK | Flags::PSH
+                } else {
+                    Flags::ACK
+                };
+                let (len, sum) = ((n % 1400) as usize, Sum::from_folded((n * 37) as u16));
+                let (mut one, mut other) = ([0xaa; 128], [0x55; 128]);
+                let end = template.emit(&mut one, &header(seq, flags), &options, len, sum);
+                prepared.emit(&mut other, SeqNumber(seq), flags, len, sum);
+                assert_eq!(prepared.len(), end);
+                assert_eq!(one[..end], other[..end], "{n}");
+                assert_eq!(
+                    other[end..],
+                    [0x55; 128][end..],
+                    "nothing behind is written"
+                );
+            }
+        }
+    }
+}

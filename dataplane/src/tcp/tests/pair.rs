@@ -188,6 +188,7 @@ impl Host {
             payload_len: wire.payload.len() as u32,
             ce: wire.ecn == 3,
             mptcp_signal: false,
+            segments: 1,
         };
         let Some(tcp) = &mut self.tcp else {
             if wire.flags.contains(Flags::SYN) && !wire.flags.contains(Flags::ACK) {

@@ -125,6 +125,7 @@ impl Seg {
             payload_len: self.payload.len() as u32,
             ce: self.ce,
             mptcp_signal: self.signal,
+            segments: 1,
         };
         let chain = if self.payload.is_empty() {
             Chain::new()

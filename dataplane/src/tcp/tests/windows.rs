@@ -446,3 +446,19 @@ fn ranges_for_reinjection_survive_a_reset() {
     let ranges: Vec<_> = test.tcp.unacked_ranges().collect();
     assert_eq!(ranges, [(1001, 1000), (2001, 1000)]);
 }
+
+#[test]
+fn a_packet_that_no_frame_holds_is_several_equal_segments() {
+    let config = TcpConfig {
+        segment_bytes_max: 300,
+        ..config()
+    };
+    let mut test = Test::established(config);
+    // 1000 bytes in four parts, since three of 300 would not do.
+    assert_eq!((test.tcp.mss(), test.tcp.parts()), (250, 4));
+    assert_eq!(test.tcp.send_budget(test.now), 10 * 250, "IW10 of them");
+    test.tcp.set_max_segment(300);
+    let mss = test.tcp.mss();
+    assert_eq!(test.tcp.parts(), 1, "{mss} bytes fit");
+    assert!((200..=300).contains(&mss));
+}

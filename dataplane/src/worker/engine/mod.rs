@@ -32,11 +32,12 @@ use super::flow_table::{Flow, FlowTable};
 use super::time_wait::{Left, Route, TimeWaitQueue};
 use super::timer_wheel::TimerWheel;
 use crate::counters::{Counter, Counters};
-use crate::io::PortId;
+use crate::io::{PortId, RxChecksum};
 use crate::mptcp::{
     Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
     Progress, Secrets, SubflowId, SubflowPath, TxSink, WindowLedger, WorkerShare,
 };
+use crate::offload::Train;
 use crate::tcp::{CookieCache, FastOpenKey};
 use crate::time::Instant;
 use crate::wire::ethernet::EthernetAddress;
@@ -133,6 +134,9 @@ pub struct Engine<A: Application> {
     cookies: CookieCache,
     actions: Actions,
     flows: FlowTable,
+    /// Segments of this batch that are taken together, and how they came in.
+    train: Train,
+    train_arrival: Arrival,
     /// Own tokens; drawn by us, so they need no keyed hash.
     tokens: HashMap<u32, u32>,
     slots: Vec<Option<Slot<A>>>,
@@ -185,6 +189,13 @@ impl<A: Application> Engine<A> {
             cookies: CookieCache::default(),
             actions: Actions::new(),
             flows: FlowTable::new(flow_secret, config.flows_max),
+            train: Train::default(),
+            train_arrival: Arrival {
+                port: PortId(0),
+                mtu: 0,
+                checksum: RxChecksum::Verify,
+                from: None,
+            },
             tokens: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
@@ -245,6 +256,7 @@ impl<A: Application> Engine<A> {
 
     /// Timers that are due by `now`.
     pub fn on_timers(&mut self, now: Instant) {
+        self.end_train(now);
         let mut due = std::mem::take(&mut self.due);
         self.timers.advance(now, |id| due.push(id));
         for index in due.drain(..) {
@@ -263,6 +275,7 @@ impl<A: Application> Engine<A> {
     /// Polls every connection to which something happened: applications, windows,
     /// scheduling, transmission. True when a port was full and some have more to send.
     pub fn run<S: TxSink>(&mut self, now: Instant, sink: &mut S) -> bool {
+        self.end_train(now);
         if self.pressure || self.windows.is_short(now) {
             self.relieve(now);
         }
@@ -326,7 +339,7 @@ impl<A: Application> Engine<A> {
     /// Connections wait for [`run`](Self::run).
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty()
+        !self.dirty.is_empty() || self.train.first().is_some()
     }
 
     /// An order about the connection with this own token.

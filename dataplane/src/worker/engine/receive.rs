@@ -8,6 +8,7 @@ use crate::buf::{Chain, Frame, PacketFrames, Piece};
 use crate::counters::Counter;
 use crate::io::{PortId, RxChecksum};
 use crate::mptcp::{Application, Cx, SubflowPath, TxSink};
+use crate::offload::Train;
 use crate::tcp::{SegmentIn, TimeWaitAction};
 use crate::time::Instant;
 use crate::wire::mptcp::MptcpOption;
@@ -30,8 +31,16 @@ pub struct Arrival {
     pub from: Option<u16>,
 }
 
+impl Arrival {
+    /// Packets that arrived like this one may be taken together.
+    fn is_like(self, other: Self) -> bool {
+        self.port == other.port && self.from.is_none() && other.from.is_none()
+    }
+}
+
 impl<A: Application> Engine<A> {
-    /// Takes one received packet. Returns what must go to another worker.
+    /// Takes one received packet; what it does may wait for the end of the batch, that is
+    /// for [`Engine::run`]. Returns what must go to another worker.
     pub fn on_packet<S: TxSink>(
         &mut self,
         now: Instant,
@@ -39,11 +48,16 @@ impl<A: Application> Engine<A> {
         frames: PacketFrames,
         sink: &mut S,
     ) -> Option<(u16, HandOff)> {
-        let head = frames.first()?;
         // Once per packet: whoever hands it over has counted it.
         if arrival.from.is_none() {
             self.counters.inc(Counter::FramesRx);
         }
+        let frames = match self.join_train(arrival, frames) {
+            Some(frames) => frames,
+            None => return None,
+        };
+        self.end_train(now);
+        let head = frames.first()?;
         let len = frames.iter().map(Frame::len).sum();
         match packet::parse_head(head.packet(), len) {
             Ok(Packet::Tcp(tcp)) => self.on_tcp(now, arrival, &tcp, frames, sink),
@@ -99,17 +113,18 @@ impl<A: Application> Engine<A> {
             }
         }
 
-        match tcp.ecn {
-            1 => self.counters.inc(Counter::InECT1Pkts),
-            2 => self.counters.inc(Counter::InECT0Pkts),
-            3 => self.counters.inc(Counter::InCEPkts),
-            _ => {}
-        }
+        self.count_ecn(tcp.ecn);
         match flow {
             Some(Flow::Subflow { conn, subflow }) => {
                 let slot = self.slots[conn as usize]
                     .as_mut()
                     .expect("flow of a live slot");
+                let single = payload.iter().len() == 1;
+                if single && Train::may_begin(tcp) && slot.conn.may_coalesce(subflow, tcp) {
+                    self.train.begin(tcp, payload);
+                    self.train_arrival = arrival;
+                    return None;
+                }
                 slot.conn
                     .on_packet(&mut cx!(self, now), subflow, tcp, payload);
                 self.touched(now, conn);
@@ -126,6 +141,56 @@ impl<A: Application> Engine<A> {
                 None
             }
             Some(Flow::Foreign { .. }) => unreachable!("returned above"),
+        }
+    }
+
+    fn count_ecn(&mut self, codepoint: u8) {
+        match codepoint {
+            1 => self.counters.inc(Counter::InECT1Pkts),
+            2 => self.counters.inc(Counter::InECT0Pkts),
+            3 => self.counters.inc(Counter::InCEPkts),
+            _ => {}
+        }
+    }
+
+    /// Takes a packet that goes on where the one before it ended. Gives back any other.
+    fn join_train(&mut self, arrival: Arrival, mut frames: PacketFrames) -> Option<PacketFrames> {
+        let ecn = match self.train.first() {
+            Some(first) if frames.len() == 1 && arrival.is_like(self.train_arrival) => first.ecn,
+            _ => return Some(frames),
+        };
+        let Some(follower) = self.train.follower(frames[0].packet()) else {
+            return Some(frames);
+        };
+        let frame = frames.pop()?;
+        let mut piece = Piece::from_frame(frame, follower.payload, None);
+        if arrival.checksum == RxChecksum::AcceptPartial && follower.partial {
+            self.counters.inc(Counter::PartialCsumAccepted);
+        } else {
+            self.counters
+                .add(Counter::RxBytesTouched, piece.len() as u64);
+            if !follower.header_sum.combine(piece.sum(), false).is_zero() {
+                self.counters.inc(Counter::InCsumErrors);
+                return None;
+            }
+        }
+        self.count_ecn(ecn);
+        self.train.push(piece);
+        None
+    }
+
+    /// Hands the segments that were collected to their connection.
+    pub(super) fn end_train(&mut self, now: Instant) {
+        let Some((packet, segments, payload)) = self.train.end() else {
+            return;
+        };
+        // An order may have ended the flow meanwhile.
+        if let Some(Flow::Subflow { conn, subflow }) = self.flows.lookup(&packet.tuple)
+            && let Some(slot) = self.slots[conn as usize].as_mut()
+        {
+            slot.conn
+                .on_train(&mut cx!(self, now), subflow, &packet, segments, payload);
+            self.touched(now, conn);
         }
     }
 

@@ -181,6 +181,8 @@ fn join(token: u32) -> Option<MptcpOption> {
     })
 }
 
+mod trains;
+
 #[test]
 fn a_syn_for_a_service_is_answered() {
     let mut b = Bench::new(WorkerShare::SOLE, 8);

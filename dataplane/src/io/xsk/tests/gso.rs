@@ -47,6 +47,11 @@ fn byte(at: usize) -> u8 {
 
 /// Stages a burst of 40 segments, each in a frame of its own behind room for headers.
 fn send_burst(end: &mut End, v6: bool) -> Tx {
+    send_packets(end, v6, SEGMENTS, 1)
+}
+
+/// So many segments in one burst, several of them to a packet.
+fn send_packets(end: &mut End, v6: bool, segments: usize, per_packet: usize) -> Tx {
     let (local, remote) = match v6 {
         false => ("10.0.0.1:1000", "10.0.0.2:2000"),
         true => ("[fd00::1]:1000", "[fd00::2]:2000"),
@@ -71,14 +76,14 @@ fn send_burst(end: &mut End, v6: bool) -> Tx {
     };
     let front = template.header_len(0);
     let mut frames = Vec::new();
-    for n in 0..SEGMENTS {
+    for n in 0..segments {
         let mut frame = end.pool.alloc().expect("a frame");
         let out = frame.buffer_mut().expect("ours");
         for (i, b) in out[front..front + SEGMENT].iter_mut().enumerate() {
             *b = byte(n * SEGMENT + i);
         }
         if n == 0 {
-            template.emit_partial(out, &header, &OptionsBuf::new(), SEGMENTS * SEGMENT);
+            template.emit_partial(out, &header, &OptionsBuf::new(), segments * SEGMENT);
         }
         frame.set_len(front + SEGMENT);
         frames.push(frame);
@@ -86,7 +91,7 @@ fn send_burst(end: &mut End, v6: bool) -> Tx {
     let shape = BurstShape {
         header_len: front,
         tcp_offset: template.tcp_offset(),
-        segment_bytes: SEGMENT as u16,
+        segment_bytes: (SEGMENT * per_packet) as u16,
         ipv6: v6,
     };
     let slices = frames
@@ -220,6 +225,36 @@ fn a_port_without_carrier_gives_staged_bursts_back() {
         a.port.set_carrier(false);
         assert_eq!(a.port.complete(&a.pool) as usize, SEGMENTS);
         assert_eq!(send_burst(&mut a, false), Tx::NoCarrier);
+        a.close();
+        b.close();
+    });
+}
+
+#[test]
+fn packets_larger_than_a_frame_leave_whole() {
+    isolated(|| {
+        ip("link set va mtu 9000");
+        ip("link set vb mtu 9000");
+        ethtool("va", "tx off tso off gso off");
+        let (group, mut pools) = group(&[1024, 1024]);
+        let jumbo = |name| XskConfig {
+            generic: false,
+            mtu: 9000,
+            ..superframes(name)
+        };
+        let end = |name, pool| End::new(&group, pool, &jumbo(name), Attach::Native);
+        let mut b = end("vb", pools.remove(1));
+        let mut a = end("va", pools.remove(0));
+        // The second is one full packet: of several frames, but nothing to segment.
+        for segments in [SEGMENTS, 6] {
+            assert_eq!(send_packets(&mut a, false, segments, 6), Tx::Queued);
+            a.port.flush();
+            let packets = receive_segments(&mut b, segments * SEGMENT);
+            let mut expected: Vec<u8> = (0..segments * SEGMENT).map(byte).collect();
+            expected.resize(SEGMENTS * SEGMENT, 0);
+            assert_eq!(payload_of(&packets, true), expected);
+            assert_eq!(packets.len(), segments.div_ceil(6));
+        }
         a.close();
         b.close();
     });
