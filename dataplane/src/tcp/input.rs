@@ -216,8 +216,12 @@ impl Tcp {
             return;
         }
 
-        // What stands beyond the window must not look newer than what will stand within it.
         if seg.sequence_len() == 0 && !rst {
+            // A probe is answered whatever else it says.
+            if seg.seq < self.rcv_nxt {
+                self.answer_out_of_window(now, &seg, c);
+            }
+            // What stands beyond the window must not look newer than what will stand within it.
             seg.seq = seg
                 .seq
                 .earlier(self.window.advertised().later(self.rcv_nxt));
@@ -352,9 +356,10 @@ impl Tcp {
     /// nothing else would ever tell them anything. The acknowledgment has to be exact, so
     /// nobody off the path gains anything.
     fn brings_news(&self, seg: &SegmentIn<'_>) -> bool {
-        let opens = seg.ack == self.snd_una && self.snd_wnd == 0 && seg.window > 0;
-        let news = opens || (self.snd_una < seg.ack && seg.ack <= self.snd_nxt);
         let back = i64::from(self.rcv_nxt.diff(seg.seq));
+        // What stands further back is a probe, whose window may be an old one.
+        let opens = seg.ack == self.snd_una && self.snd_wnd == 0 && seg.window > 0 && back <= 0;
+        let news = opens || (self.snd_una < seg.ack && seg.ack <= self.snd_nxt);
         let far = i64::from(self.config.recv_buffer_max) * WIDENED_WINDOWS;
         let near = match seg.sequence_len() {
             0 => (-far..=far).contains(&back),

@@ -141,6 +141,11 @@ fn an_acknowledgment_beside_the_window_counts_if_it_is_news() {
         !test.recv(ack(3000, 3001).win(6000)).valid,
         "once is enough"
     );
+    // A probe of theirs stands in front of the window: it is answered, and opens nothing.
+    let mut test = full();
+    test.recv(ack(1001, 3001).win(0));
+    assert!(!test.recv(ack(1000, 3001).win(5000)).valid);
+    assert!(test.takes_ack());
     // No news, never sent, too far, or beyond the window with data.
     let others = [
         ack(1, 1).data(600),
