@@ -30,6 +30,18 @@ enum Command {
     Veth(braid_bench::benchmark::veth::Arguments),
     /// The engine alone on memory ports, beside smoltcp and memcpy
     Engine(braid_bench::benchmark::engine::Arguments),
+    /// The raw port without protocol: the ceilings of the others (root)
+    Pps(braid_bench::benchmark::pps::Arguments),
+    /// Requests and responses against the kernel: latency (root)
+    Rr(braid_bench::benchmark::rr::Arguments),
+    /// Connections with one join each: rate, cost, and memory of idle ones (root)
+    Conn(braid_bench::benchmark::conn::Arguments),
+    /// Two hosts with real NICs: throughput and processor time (root; scripts/testbed-nic
+    /// prepares them)
+    #[command(subcommand)]
+    Nic(braid_bench::benchmark::nic::Command),
+    /// What the XDP program costs per packet (root)
+    Steer(braid_bench::benchmark::steer::Arguments),
     /// Draws the results of benchmarks, and compares those of two runs
     Report(braid_bench::report::benchmark::Arguments),
     /// Random networks, loads and faults in the simulator, for hours
@@ -47,6 +59,11 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => braid_bench::demo::run(&arguments),
         Command::Veth(arguments) => braid_bench::benchmark::veth::run(&arguments),
         Command::Engine(arguments) => braid_bench::benchmark::engine::run(&arguments),
+        Command::Pps(arguments) => braid_bench::benchmark::pps::run(&arguments),
+        Command::Rr(arguments) => braid_bench::benchmark::rr::run(&arguments),
+        Command::Conn(arguments) => braid_bench::benchmark::conn::run(&arguments),
+        Command::Nic(command) => braid_bench::benchmark::nic::run(&command),
+        Command::Steer(arguments) => braid_bench::benchmark::steer::run(&arguments),
         Command::Report(arguments) => braid_bench::report::benchmark::run(&arguments),
         Command::Soak(arguments) => braid_bench::swarm::soak::command(&arguments),
         Command::Gauntlet(arguments) => braid_bench::gauntlet::run(&arguments),

@@ -47,3 +47,15 @@ fn nothing_stalls_or_corrupts_and_the_pinned_matrix_is_true() {
         "stale: regenerate with `braid-bench sim-report gauntlet --write bench/docs`"
     );
 }
+
+#[test]
+fn the_live_document_says_what_its_figures_say() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let read = |name| std::fs::read_to_string(docs.join(name)).expect("a pinned document");
+    let results: braid_bench::gauntlet::Results =
+        serde_json::from_str(&read("gauntlet-live.json")).expect("figures");
+    assert!(
+        read("gauntlet-live.md") == results.markdown(),
+        "stale: regenerate with `braid-bench gauntlet --merge … --write bench/docs`"
+    );
+}

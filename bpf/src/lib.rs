@@ -33,6 +33,7 @@
 mod attach;
 mod claim;
 mod counter;
+mod empty;
 mod error;
 mod heartbeat;
 mod interface;
@@ -45,6 +46,7 @@ mod xskmap;
 
 pub use claim::{Claim, ClaimAddress, ClaimKind, Claims, Family};
 pub use counter::{Counter, Counters};
+pub use empty::load_empty;
 pub use error::{AttachError, AttachMode, FoundMode, FoundProgram, LoadError, MapError};
 pub use heartbeat::{HEARTBEAT_FRESH, Heartbeat};
 pub use interface::{InterfaceProgram, XdpLink};

@@ -17,7 +17,7 @@ use braid_bpf::{
 use libbpf_rs::{Xdp, XdpFlags};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, setns, unshare};
-use support::{empty, load_or_skip, risen};
+use support::{load_or_skip, risen};
 
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
@@ -89,7 +89,7 @@ impl Veth {
 
 /// Mode and id of what is attached, asked of the kernel.
 fn attached(ifindex: u32) -> (u32, u32) {
-    let placeholder = empty::load();
+    let placeholder = braid_bpf::load_empty().expect("an empty program");
     let query = Xdp::new(placeholder.as_fd())
         .query(
             i32::try_from(ifindex).expect("a small number"),
@@ -165,7 +165,7 @@ fn a_foreign_program_is_refused_and_the_named_command_removes_it() {
     let Some((_steer, veth, program)) = rig("foreign program") else {
         return;
     };
-    let foreign = empty::load();
+    let foreign = braid_bpf::load_empty().expect("an empty program");
     let index = i32::try_from(veth.ifindex).expect("a small number");
     for (flags, mode) in [
         (XdpFlags::DRV_MODE, FoundMode::Native),
@@ -176,7 +176,7 @@ fn a_foreign_program_is_refused_and_the_named_command_removes_it() {
             .expect("a free interface");
         for ours in [AttachMode::Native, AttachMode::Generic] {
             let found = occupied(program.attach(ours));
-            assert_eq!(found.name, "foreign");
+            assert_eq!(found.name, "empty");
             assert_eq!((found.mode, found.link_id), (mode, None));
             let text = AttachError::Occupied(found).to_string();
             assert!(text.contains("another XDP program (id "), "{text}");

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use braid_bpf::{Claim, ClaimAddress, ClaimKind, MapError, Steer};
@@ -98,9 +98,14 @@ fn reserve(address: SocketAddr) -> io::Result<Socket> {
 
 impl Ports {
     /// Local addresses and ports that the services need: what they listen on, and the same
-    /// ports on every address of the interfaces, since joins are found by token on all.
+    /// ports on every address of the interfaces, since joins are found by token on all; and
+    /// what endpoints announce (`joins`).
     #[must_use]
-    pub fn wanted(services: &[ServiceConfig], locals: &[IpAddr]) -> Vec<(SocketAddr, ClaimKind)> {
+    pub fn wanted(
+        services: &[ServiceConfig],
+        locals: &[IpAddr],
+        joins: &[SocketAddr],
+    ) -> Vec<(SocketAddr, ClaimKind)> {
         let mut wanted: Vec<(SocketAddr, ClaimKind)> = Vec::new();
         let listens = || services.iter().flat_map(|s| s.listen.iter().copied());
         for address in listens() {
@@ -115,21 +120,19 @@ impl Ports {
                 wanted.push((address, ClaimKind::Service));
             }
         }
-        for port in listens()
-            .map(|a| a.port())
-            .collect::<std::collections::BTreeSet<_>>()
-        {
-            for ip in locals {
-                let address = SocketAddr::new(*ip, port);
-                let covered = wanted.iter().any(|(w, _)| {
-                    *w == address
-                        || (w.ip().is_unspecified()
-                            && w.port() == port
-                            && w.is_ipv4() == ip.is_ipv4())
-                });
-                if !covered {
-                    wanted.push((address, ClaimKind::Join));
-                }
+        let ports: std::collections::BTreeSet<u16> = listens().map(|a| a.port()).collect();
+        let everywhere = ports
+            .iter()
+            .flat_map(|port| locals.iter().map(|ip| SocketAddr::new(*ip, *port)));
+        for address in everywhere.chain(joins.iter().copied()) {
+            let covered = wanted.iter().any(|(w, _)| {
+                *w == address
+                    || (w.ip().is_unspecified()
+                        && w.port() == address.port()
+                        && w.is_ipv4() == address.is_ipv4())
+            });
+            if !covered {
+                wanted.push((address, ClaimKind::Join));
             }
         }
         wanted
@@ -145,8 +148,9 @@ impl Ports {
         steer: &Steer,
         services: &[ServiceConfig],
         locals: &[IpAddr],
+        joins: &[SocketAddr],
     ) -> Result<Vec<PortError>, PortError> {
-        let wanted = Self::wanted(services, locals);
+        let wanted = Self::wanted(services, locals, joins);
         let mut skipped = Vec::new();
         let gone: Vec<SocketAddr> = self
             .held
@@ -190,6 +194,27 @@ impl Ports {
             }
         }
         Ok(skipped)
+    }
+
+    /// Holds one more port for joins, unless a service's or another endpoint's covers it.
+    ///
+    /// # Errors
+    /// See [`PortError`].
+    pub fn hold_join(
+        &mut self,
+        steer: &Steer,
+        services: &[ServiceConfig],
+        at: SocketAddr,
+    ) -> Result<(), PortError> {
+        let any: IpAddr = match at {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let covered = [at, SocketAddr::new(any, at.port())];
+        if covered.iter().any(|a| self.held.contains_key(a)) {
+            return Ok(());
+        }
+        self.hold(steer, services, at, ClaimKind::Join)
     }
 
     fn hold(
@@ -472,7 +497,7 @@ mod tests {
 
     fn wanted(services: &[ServiceConfig], locals: &[&str]) -> Vec<String> {
         let locals: Vec<IpAddr> = locals.iter().map(|a| a.parse().unwrap()).collect();
-        Ports::wanted(services, &locals)
+        Ports::wanted(services, &locals, &[])
             .into_iter()
             .map(|(a, kind)| format!("{a} {kind:?}"))
             .collect()
@@ -505,6 +530,16 @@ mod tests {
                 "[fd00::1]:8 Join"
             ]
         );
+    }
+
+    #[test]
+    fn an_announced_port_is_held_unless_a_service_covers_it() {
+        let services = [service("echo", &["0.0.0.0:7", "10.0.0.1:8"])];
+        let joins: Vec<SocketAddr> = ["10.0.1.1:7", "10.0.0.1:8", "10.0.1.1:9"]
+            .map(|a| a.parse().unwrap())
+            .to_vec();
+        let wanted = Ports::wanted(&services, &[], &joins);
+        assert_eq!(wanted[2..], [(joins[2], ClaimKind::Join)]);
     }
 
     #[test]

@@ -305,7 +305,8 @@ fn interface(config: &Config, index: usize, mirror: &Mirror) -> Vec<Check> {
 
 fn ports(config: &Config, steer: &Steer, locals: &[IpAddr]) -> Check {
     let mut ports = Ports::default();
-    let result = match ports.set_services(steer, &config.services, locals) {
+    let joins: Vec<_> = config.path.announced_ports().collect();
+    let result = match ports.set_services(steer, &config.services, locals, &joins) {
         Ok(_) => Ok(format!("{} address(es) and port(s) are free", ports.len())),
         Err(e) => Err(e.to_string()),
     };

@@ -93,7 +93,7 @@ counters! {
     MPJoinRejected,
     /// MP_JOIN refused: too many joins wait for their third ACK.
     MPJoinPendingOverflow,
-    /// Join that had to repeat its SYN/ACK gave way to a newer one.
+    /// Join that had to repeat its SYN/ACK, or stale subflow, gave way to a newer join.
     MPJoinPendingEvicted,
     /// MP_JOIN before the connection was fully established.
     MPJoinNotEstablished,
@@ -176,6 +176,8 @@ counters! {
     SubflowFinTimeout,
     /// Connection closed because its last subflow was gone for too long.
     SubflowlessTimeout,
+    /// Connection closed because wrong checksums ended every new subflow before it moved a byte.
+    SubflowsSpoiled,
     /// Connection closed because no DATA_ACK came for what TCP had delivered.
     DataAckTimeout,
     // --- TCP, per subflow (kernel TcpExt names where they exist) ---
@@ -320,6 +322,12 @@ counters! {
     TxRecopyMss,
     /// Received payload copied out to free its frame.
     RxCopybreak,
+    /// A receive buffer grew with what its application reads.
+    RcvWindowGrown,
+    /// A receive buffer was cut because others need frames.
+    RcvWindowCut,
+    /// Received data pinned more frames than its window had promised, and was copied out.
+    RcvWindowOverdrawn,
     /// Frames received.
     FramesRx,
     /// Payload bytes delivered to applications.

@@ -106,21 +106,30 @@ pub struct CpuSeconds {
 }
 
 impl CpuSeconds {
-    /// Since boot.
+    /// Of all cores, since boot.
     pub fn now() -> std::io::Result<Self> {
+        Self::read("cpu ")
+    }
+
+    /// Of one core, since boot.
+    pub fn now_of(core: usize) -> std::io::Result<Self> {
+        Self::read(&format!("cpu{core} "))
+    }
+
+    fn read(name: &str) -> std::io::Result<Self> {
         let text = std::fs::read_to_string("/proc/stat")?;
         let ticks_per_s = sysconf(SysconfVar::CLK_TCK)
             .ok()
             .flatten()
             .and_then(|ticks| u32::try_from(ticks).ok())
             .unwrap_or(100);
-        Self::parse(&text, f64::from(ticks_per_s))
-            .ok_or_else(|| std::io::Error::other("/proc/stat has no line for all cores"))
+        Self::parse(&text, name, f64::from(ticks_per_s))
+            .ok_or_else(|| std::io::Error::other(format!("/proc/stat has no line {name:?}")))
     }
 
     /// proc(5): `cpu user nice system idle iowait irq softirq steal …`.
-    fn parse(text: &str, ticks_per_s: f64) -> Option<Self> {
-        let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    fn parse(text: &str, name: &str, ticks_per_s: f64) -> Option<Self> {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         let ticks: Vec<u64> = line
             .split_whitespace()
             .map_while(|n| n.parse().ok())
@@ -164,12 +173,14 @@ mod tests {
     #[test]
     fn reads_the_processors_seconds() {
         let text = "cpu  100 20 300 4000 50 6 70 8 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\n";
-        let cpu = CpuSeconds::parse(text, 100.0).unwrap();
+        let cpu = CpuSeconds::parse(text, "cpu ", 100.0).unwrap();
         assert_eq!((cpu.user, cpu.system, cpu.idle), (1.2, 3.0, 40.5));
         assert_eq!((cpu.irq, cpu.softirq, cpu.steal), (0.06, 0.7, 0.08));
         let later = CpuSeconds { user: 2.2, ..cpu };
         assert!((later.since(cpu).busy() - 1.0).abs() < 1e-9);
-        assert_eq!(CpuSeconds::parse("intr 1\n", 100.0), None);
+        let core = CpuSeconds::parse(text, "cpu0 ", 100.0).unwrap();
+        assert_eq!((core.user, core.idle), (0.02, 0.02));
+        assert_eq!(CpuSeconds::parse("intr 1\n", "cpu ", 100.0), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cell::Cell;
 use super::engine::EnginePoint;
+use super::figure::{Curve, Figure};
 use super::machine::{CpuSeconds, Machine};
 use super::statistics::Spread;
 use crate::failure;
@@ -141,6 +142,12 @@ pub struct Results {
     /// Of `engine`.
     #[serde(default)]
     pub engine: Vec<EnginePoint>,
+    /// Of all others.
+    #[serde(default)]
+    pub figures: Vec<Figure>,
+    /// Distributions behind figures.
+    #[serde(default)]
+    pub curves: Vec<Curve>,
 }
 
 impl Results {
@@ -156,6 +163,8 @@ impl Results {
             protocol,
             cells: Vec::new(),
             engine: Vec::new(),
+            figures: Vec::new(),
+            curves: Vec::new(),
         }
     }
 
@@ -177,18 +186,33 @@ impl Results {
         (kernel > 0.0).then_some(median(cell)? / kernel)
     }
 
-    /// With the engine's figures of another run, and how they were made.
+    /// With what another run measured, and how. What both have is the other's.
     #[must_use]
-    pub fn with_engine(mut self, other: Self) -> Self {
+    pub fn with(mut self, other: Self) -> Self {
         let protocol = other.protocol;
-        let how = format!("engine: {}, {} repeats", protocol.command, protocol.repeats);
-        let notes = protocol
-            .notes
-            .into_iter()
-            .map(|note| format!("engine: {note}"));
+        let name = protocol.command.split_whitespace().nth(1).unwrap_or("also");
+        let how = format!(
+            "{name}: {}, {} repeats of {} s",
+            protocol.command, protocol.repeats, protocol.seconds
+        );
+        let notes = protocol.notes.iter().map(|note| format!("{name}: {note}"));
         self.protocol.notes.push(how);
         self.protocol.notes.extend(notes);
-        self.engine = other.engine;
+        if !other.cells.is_empty() {
+            self.cells = other.cells;
+        }
+        if !other.engine.is_empty() {
+            self.engine = other.engine;
+        }
+        self.figures
+            .retain(|own| !other.figures.iter().any(|new| new.is_same(own)));
+        self.figures.extend(other.figures);
+        let same = |a: &Curve, b: &Curve| {
+            (a.bench, &a.place, &a.subject) == (b.bench, &b.place, &b.subject)
+        };
+        self.curves
+            .retain(|own| !other.curves.iter().any(|new| same(new, own)));
+        self.curves.extend(other.curves);
         self
     }
 
@@ -221,6 +245,8 @@ impl Results {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use super::super::figure::Bench;
+    use super::super::figure::tests::example as figures;
     use super::*;
 
     /// Invented figures: every cell of a quick run, `scale` times as fast. Sums of powers
@@ -252,6 +278,14 @@ pub(crate) mod tests {
         let mut results = example(1.0);
         results.cells[3].failures.push("no <luck>".to_owned());
         results.engine.push(EnginePoint::example());
+        results.figures = figures();
+        results.curves.push(Curve {
+            bench: Bench::Rr,
+            place: "64 B".to_owned(),
+            subject: "kernel".to_owned(),
+            unit: "µs".to_owned(),
+            points: vec![(50.0, 1.5), (99.0, 3.25)],
+        });
         let text = serde_json::to_string(&results).unwrap();
         assert_eq!(Results::parse(&text).unwrap(), results);
     }
@@ -278,18 +312,30 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_engines_figures_join_with_their_protocol() {
+    fn runs_join_with_their_protocols_and_the_later_one_counts() {
         let mut engine = Results::begin(Machine::default(), Protocol::default());
         engine.protocol.command = "braid-bench engine".to_owned();
         engine.engine.push(EnginePoint::example());
-        let both = example(1.0).with_engine(engine);
-        assert_eq!((both.cells.len(), both.engine.len()), (16, 1));
-        assert!(
-            both.protocol
-                .notes
-                .iter()
-                .any(|n| n.contains("braid-bench engine"))
+        let mut rr = Results::begin(Machine::default(), Protocol::default());
+        rr.protocol.command = "braid-bench rr --quick".to_owned();
+        rr.figures = figures();
+        let both = example(1.0).with(engine).with(rr.clone());
+        assert_eq!(
+            (both.cells.len(), both.engine.len(), both.figures.len()),
+            (16, 1, 3)
         );
+        for said in ["engine: braid-bench engine", "rr: braid-bench rr --quick"] {
+            assert!(
+                both.protocol.notes.iter().any(|n| n.starts_with(said)),
+                "{said}"
+            );
+        }
+        rr.figures.truncate(1);
+        rr.figures[0].values = vec![1.0];
+        let again = both.with(rr);
+        assert_eq!(again.figures.len(), 3);
+        let kernel = again.figures.iter().find(|f| f.subject == "kernel");
+        assert_eq!(kernel.unwrap().values, [1.0]);
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl<'a> BraidEnd<'a> {
         let mut config = Config {
             // Both ends of a pair of braids get a core of their own, if there are two.
             cores: vec![if server { cores - 1 } else { 0 }],
+            idle: None,
             interfaces: (1..=paths)
                 .map(|path| Testbed::interface(setup.role, path))
                 .collect(),

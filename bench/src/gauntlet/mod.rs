@@ -7,12 +7,14 @@
 //! | [`kernel`], [`braid`] | the two kinds of ends |
 //! | [`cell`] | one connection in namespaces of its own, and what it leaves behind |
 //! | [`judge`] | what came of it |
+//! | [`document`] | what many runs found |
 //!
 //! Each run of a cell has fresh namespaces and fresh daemons: nothing is left of the cell
 //! before, neither caches nor connections.
 
 pub mod braid;
 pub mod cell;
+pub mod document;
 pub mod judge;
 pub mod kernel;
 mod packet;
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 pub use cell::{Case, Environment, Pair, Stack};
+pub use document::{Results, Round};
 pub use relay::Relay;
 pub use wire::WireConfig;
 
@@ -54,6 +57,9 @@ const SEED: u64 = 8684;
 const QUICK: &[&str] = &[
     "A1", "B1", "B12", "B13", "B14", "B15", "B18", "C1", "D4", "D5", "F2", "F4", "F5", "F6", "G3",
 ];
+
+/// The pair that no kernel excuses.
+const BETWEEN_BRAIDS: &str = "braid - braid";
 
 /// Options of `braid-bench gauntlet`.
 #[derive(Debug, Args)]
@@ -88,6 +94,18 @@ pub struct Arguments {
     /// Write the matrix as an HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
+    /// Seconds after which a connection has stalled
+    #[arg(long, default_value_t = LIMIT.as_secs())]
+    limit: u64,
+    /// Instead: so many rounds of 20 MB through the window-shrink normalizer and without it
+    #[arg(long, value_name = "ROUNDS")]
+    normalizer: Option<u32>,
+    /// Instead: merge what --json wrote, and write gauntlet-live.md and .json with --write
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    merge: Vec<PathBuf>,
+    /// Directory of the documents
+    #[arg(long, value_name = "DIR", requires = "merge")]
+    write: Option<PathBuf>,
 }
 
 /// Runs it as the command line wants it.
@@ -95,6 +113,9 @@ pub struct Arguments {
 /// # Errors
 /// Something that is needed is missing, or a document could not be written.
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
+    if !arguments.merge.is_empty() {
+        return merge(&arguments.merge, arguments.write.as_deref());
+    }
     let needed = [
         Requirement::Root,
         Requirement::Mptcp,
@@ -108,8 +129,21 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     clean_up_on_signals()?;
     let environment = Environment {
         mode: arguments.mode.clone(),
+        limit: Duration::from_secs(arguments.limit),
         ..Environment::default()
     };
+    if let Some(rounds) = arguments.normalizer {
+        let rounds = normalizer(&environment, rounds)?;
+        let text = serde_json::to_string(&rounds).map_err(io::Error::other)?;
+        if let Some(path) = &arguments.json {
+            std::fs::write(path, &text)?;
+        }
+        println!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    if cases.is_empty() {
+        return Err(io::Error::other("no cell is like that"));
+    }
     let start = Instant::now();
     let mut matrix = Matrix {
         title: "The gauntlet, live".to_owned(),
@@ -339,33 +373,108 @@ pub fn explain(cell: &Cell) -> String {
 /// corrupted, and with a kernel nothing is worse than between two kernels.
 #[must_use]
 pub fn shortfalls(matrix: &Matrix) -> Vec<String> {
+    let told = |(cell, kernel): (&Cell, Option<Verdict>)| {
+        let than = match (cell.pair == BETWEEN_BRAIDS, kernel) {
+            (false, Some(kernel)) => format!("; between kernels: {}", kernel.words()),
+            _ => String::new(),
+        };
+        format!("SHORT OF THE BAR{than}: {}", explain(cell))
+    };
+    let short = shortfalls_among(&matrix.cells);
+    short.into_iter().map(told).collect()
+}
+
+/// The cells that are short of the bar, with what two kernels make of the same place.
+fn shortfalls_among(cells: &[Cell]) -> Vec<(&Cell, Option<Verdict>)> {
     let place = |c: &Cell| {
         let place = (c.entry.clone(), c.variant.clone());
         (place, c.placement.clone(), c.checksum)
     };
-    let kernels: BTreeMap<_, _> = (matrix.cells.iter())
+    let kernels: BTreeMap<_, _> = (cells.iter())
         .filter(|c| c.pair == "kernel - kernel")
         .map(|c| (place(c), c.worst()))
         .collect();
-    let mut out = Vec::new();
-    for cell in matrix.cells.iter().filter(|c| c.pair.contains("braid")) {
-        let worst = cell.worst();
-        let between_braids = cell.pair == "braid - braid";
-        let kernel = kernels.get(&place(cell)).copied().flatten();
-        let bar = if between_braids {
+    let judged = |c: &Cell| {
+        let kernel = kernels.get(&place(c)).copied().flatten();
+        let bar = if c.pair == BETWEEN_BRAIDS {
             Some(Verdict::Error)
         } else {
             kernel
         };
-        if worst > bar.or(worst) {
-            let than = match (between_braids, kernel) {
-                (false, Some(kernel)) => format!("; between kernels: {}", kernel.words()),
-                _ => String::new(),
-            };
-            out.push(format!("SHORT OF THE BAR{than}: {}", explain(cell)));
+        (c.worst() > bar.or(c.worst())).then_some(kernel)
+    };
+    (cells.iter())
+        .filter(|c| c.pair.contains("braid"))
+        .filter_map(|c| Some((c, judged(c)?)))
+        .collect()
+}
+
+/// 20 MB each way over two paths, with the normalizer on both and without any box, in turn.
+fn normalizer(environment: &Environment, rounds: u32) -> io::Result<Vec<Round>> {
+    let Some(entry) = catalogue::entry("G3") else {
+        return Err(io::Error::other("the catalogue has no G3"));
+    };
+    let case = |boxed: bool| Case {
+        boxes: boxed.then_some((entry, &entry.variants[0])),
+        placement: Placement::Both,
+        pair: Pair {
+            client: Stack::Braid,
+            server: Stack::Braid,
+        },
+        checksum: false,
+        bytes: 20_000_000,
+    };
+    let mut out = Vec::new();
+    for _ in 0..rounds {
+        let with = case(true).cell(environment, 1).map_err(io::Error::other)?;
+        let without = case(false).cell(environment, 1).map_err(io::Error::other)?;
+        let complete = [&with, &without]
+            .iter()
+            .all(|c| c.worst() == Some(Verdict::Mptcp));
+        let round = Round {
+            with_s: with.seconds,
+            without_s: without.seconds,
+            dropped: with.boxes.values().sum(),
+            complete,
+        };
+        eprintln!("{} of {rounds}: {round:?}", out.len() + 1);
+        out.push(round);
+    }
+    Ok(out)
+}
+
+/// Merges what runs wrote: matrices, and rounds of the normalizer.
+fn merge(files: &[PathBuf], directory: Option<&std::path::Path>) -> io::Result<ExitCode> {
+    let machine = crate::benchmark::machine::Machine::here(&programs());
+    let mut results = Results {
+        measured: format!(
+            "Measured {} on Linux {}, {} cores that other work kept busy (load average {:.0}).",
+            document::date(std::time::SystemTime::now()),
+            machine.kernel,
+            machine.cores,
+            machine.load_before
+        ),
+        ..Results::default()
+    };
+    for path in files {
+        let text = std::fs::read_to_string(path)?;
+        match serde_json::from_str::<Vec<Round>>(&text) {
+            Ok(rounds) => results.normalizer.extend(rounds),
+            Err(_) => results.add(serde_json::from_str(&text).map_err(io::Error::other)?),
         }
     }
-    out
+    results.settle();
+    match directory {
+        None => print!("{}", results.markdown()),
+        Some(directory) => {
+            let json = serde_json::to_string(&results).map_err(io::Error::other)?;
+            // A line for each cell, so that versions can be compared.
+            let json = json.replace("},{", "},\n{") + "\n";
+            std::fs::write(directory.join("gauntlet-live.json"), json)?;
+            std::fs::write(directory.join("gauntlet-live.md"), results.markdown())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

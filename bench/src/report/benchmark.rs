@@ -8,10 +8,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::chart::{Bar, bars, escape, number, range};
+use super::chart::{Bar, bars, curves, escape, number, range};
 use super::compare::{Difference, compare, doubts};
 use crate::benchmark::cell::{End, Pair};
 use crate::benchmark::engine::{EnginePoint, Subject};
+use crate::benchmark::figure::Figure;
 use crate::benchmark::results::{CellResult, Results};
 use crate::benchmark::statistics::Verdict;
 use crate::failure;
@@ -127,7 +128,53 @@ pub fn text(results: &Results) -> String {
             );
         }
     }
+    for chart in charts(results) {
+        let _ = writeln!(out, "{}", chart_title(chart[0]));
+        for figure in chart {
+            let values = figure.spread().map_or("-".to_owned(), |s| range(&s));
+            let _ = writeln!(
+                out,
+                "  {:34} {values:>24} {:10} {}{}",
+                figure.subject,
+                figure.unit,
+                figure.words(&results.figures),
+                figure_remarks(figure),
+            );
+        }
+    }
     out
+}
+
+/// Figures by the chart that they share, in the order of the first of each.
+fn charts(results: &Results) -> Vec<Vec<&Figure>> {
+    let mut charts: Vec<Vec<&Figure>> = Vec::new();
+    for figure in &results.figures {
+        match charts
+            .iter_mut()
+            .find(|chart| chart[0].shares_chart(figure))
+        {
+            Some(chart) => chart.push(figure),
+            None => charts.push(vec![figure]),
+        }
+    }
+    charts
+}
+
+fn chart_title(figure: &Figure) -> String {
+    format!(
+        "{}: {}: {}",
+        figure.bench.as_str(),
+        figure.place,
+        figure.quantity
+    )
+}
+
+fn figure_remarks(figure: &Figure) -> String {
+    if figure.remarks.is_empty() {
+        String::new()
+    } else {
+        format!("  ({})", figure.remarks.join("; "))
+    }
 }
 
 fn remarks(result: &CellResult) -> String {
@@ -191,7 +238,8 @@ border-bottom:1px solid #ddd}td.n{text-align:right;font-variant-numeric:tabular-
 svg{width:100%;margin:.6em 0}svg text{font:13px system-ui,sans-serif;fill:currentColor}\
 svg text.title{font-weight:600}svg line{stroke:#222;stroke-width:1.5}\
 rect.kernel{fill:#9aa5b1}rect.in{fill:#4c8bd6}rect.out{fill:#3aa17e}rect.both{fill:#d9822b}\
-rect.stage{fill:#8d7bc4}.better{color:#1a7f4b}.worse{color:#b3261e}.quiet{color:#777}\
+rect.stage{fill:#8d7bc4}\
+svg polyline{fill:none;stroke-width:2}svg line.grid{stroke:#ccc;stroke-width:1}.better{color:#1a7f4b}.worse{color:#b3261e}.quiet{color:#777}\
 @media(prefers-color-scheme:dark){body{background:#16181c;color:#ddd}\
 svg line{stroke:#ddd}td,th{border-color:#333}}\
 </style>";
@@ -293,6 +341,56 @@ fn html_run(out: &mut String, results: &Results) {
             out.push_str(&bars("parts by themselves", "ns/packet", &stages));
         }
     }
+    html_figures(out, results);
+}
+
+/// A chart of bars per quantity, and of curves per place that has any.
+fn html_figures(out: &mut String, results: &Results) {
+    let mut place = String::new();
+    for chart in charts(results) {
+        let first = chart[0];
+        let here = format!("{}: {}", first.bench.as_str(), first.place);
+        if here != place {
+            let _ = write!(out, "<h2>{}</h2>", escape(&here));
+            let of_place = results
+                .curves
+                .iter()
+                .filter(|curve| (curve.bench, &curve.place) == (first.bench, &first.place));
+            let of_place: Vec<_> = of_place.collect();
+            if !of_place.is_empty() {
+                out.push_str(&curves("percentiles", &of_place));
+            }
+            place = here;
+        }
+        let bar = |figure: &&Figure| {
+            Some(Bar {
+                label: figure.subject.clone(),
+                class: figure_class(figure),
+                spread: figure.spread()?,
+                note: figure.words(&results.figures),
+            })
+        };
+        let drawn: Vec<_> = chart.iter().filter_map(bar).collect();
+        out.push_str(&bars(&first.quantity, &first.unit, &drawn));
+        for figure in chart.iter().filter(|figure| !figure.remarks.is_empty()) {
+            let _ = write!(
+                out,
+                "<p class=\"quiet\">{}: {}</p>",
+                escape(&figure.subject),
+                escape(&figure.remarks.join("; "))
+            );
+        }
+    }
+}
+
+fn figure_class(figure: &Figure) -> &'static str {
+    if figure.yardstick {
+        "kernel"
+    } else if figure.bar.is_some() {
+        "both"
+    } else {
+        "stage"
+    }
 }
 
 fn html_protocol(out: &mut String, results: &Results) {
@@ -363,6 +461,8 @@ fn html_difference(out: &mut String, d: &Difference) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::benchmark::figure::tests::example as figures;
+    use crate::benchmark::figure::{Bench, Curve};
     use crate::benchmark::results::tests::example;
 
     #[test]
@@ -372,10 +472,22 @@ mod tests {
             .failures
             .push("<script>alert()</script>".to_owned());
         results.engine.push(EnginePoint::example());
+        results.figures = figures();
+        results.curves = vec![Curve {
+            bench: Bench::Rr,
+            place: results.figures[0].place.clone(),
+            subject: "kernel".to_owned(),
+            unit: "µs".to_owned(),
+            points: vec![(50.0, 10.0), (99.0, 20.0)],
+        }];
         let page = html(&results, None);
-        // Four places of four bars each with throughput and processor time, and one engine.
-        assert_eq!(page.matches("<svg").count(), 4 * 2 + 1);
-        assert_eq!(page.matches("<rect class=\"kernel\"").count(), 4 * 2);
+        // Four places of four bars each with throughput and processor time, one engine, and
+        // one chart of figures below its curves.
+        assert_eq!(page.matches("<svg").count(), 4 * 2 + 1 + 2);
+        assert_eq!(page.matches("<rect class=\"kernel\"").count(), 4 * 2 + 1);
+        assert_eq!(page.matches("<polyline").count(), 1);
+        assert!(page.contains("0.50 × kernel (bar ≤ 0.6: met)"));
+        assert!(page.contains("no &lt;luck&gt;") && page.contains("64 B &lt;x&gt;"));
         assert!(page.contains("× kernel"));
         assert!(page.contains("smoltcp, 1 core"));
         assert!(!page.contains("<script"), "what failed is text");
@@ -396,9 +508,15 @@ mod tests {
 
     #[test]
     fn the_terminal_gets_every_cell() {
-        let results = example(1.0);
+        let mut results = example(1.0);
+        results.figures = figures();
         let text = text(&results);
         assert_eq!(text.matches("Gb/s").count(), results.cells.len());
+        assert!(text.contains("rr: 64 B <x>: p50"), "{text}");
+        assert!(
+            text.contains("10 × kernel (bar") || text.contains("(bar ≤ 10: missed)"),
+            "{text}"
+        );
         assert!(text.contains("1.10 × kernel"), "{text}");
     }
 }

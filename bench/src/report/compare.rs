@@ -10,7 +10,7 @@ pub struct Difference {
     /// What was measured.
     pub what: String,
     /// Its unit.
-    pub unit: &'static str,
+    pub unit: String,
     /// In the first run.
     pub first: Spread,
     /// In the second.
@@ -22,7 +22,7 @@ pub struct Difference {
 impl Difference {
     fn new(
         what: String,
-        unit: &'static str,
+        unit: &str,
         higher_is_better: bool,
         first: Option<Spread>,
         second: Option<Spread>,
@@ -30,7 +30,7 @@ impl Difference {
         let (first, second) = (first?, second?);
         Some(Self {
             what,
-            unit,
+            unit: unit.to_owned(),
             verdict: Verdict::between(&first, &second, higher_is_better),
             first,
             second,
@@ -75,6 +75,25 @@ pub fn compare(first: &Results, second: &Results) -> Vec<Difference> {
             out.extend(Difference::new(what, "ns/packet", false, before, after));
         }
     }
+    for before in &first.figures {
+        let after = second.figures.iter().find(|after| after.is_same(before));
+        if let Some(after) = after {
+            let what = format!(
+                "{}, {}, {}: {}",
+                before.bench.as_str(),
+                before.place,
+                before.quantity,
+                before.subject
+            );
+            out.extend(Difference::new(
+                what,
+                &before.unit,
+                before.higher_is_better,
+                before.spread(),
+                after.spread(),
+            ));
+        }
+    }
     out
 }
 
@@ -101,6 +120,7 @@ pub fn doubts(first: &Results, second: &Results) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::benchmark::figure::tests::example as figures;
     use crate::benchmark::results::tests::example;
 
     #[test]
@@ -114,6 +134,22 @@ mod tests {
         assert!(same.iter().all(|d| d.verdict == Verdict::NoDifferenceShown));
         let worse = compare(&fast, &slow);
         assert!(worse.iter().all(|d| d.verdict == Verdict::Worse));
+    }
+
+    #[test]
+    fn figures_are_compared_by_their_own_direction() {
+        let (mut slow, mut fast) = (example(1.0), example(1.0));
+        (slow.figures, fast.figures) = (figures(), figures());
+        for figure in &mut fast.figures {
+            figure.values.iter_mut().for_each(|value| *value /= 2.0);
+        }
+        let verdicts: Vec<_> = compare(&slow, &fast)
+            .into_iter()
+            .filter(|d| d.unit == "µs")
+            .map(|d| d.verdict)
+            .collect();
+        let few = Verdict::TooFewRepeats;
+        assert_eq!(verdicts, [Verdict::Better, Verdict::Better, few]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! figures. They are kept in `bench/docs` as a table and a chart; tests hold the figures against
 //! the claims and the table against what the code yields now.
 
+pub mod autotuning;
 pub mod coupled;
 pub mod gauntlet_sim;
 pub mod report;
@@ -23,6 +24,8 @@ pub enum Command {
     Gauntlet(gauntlet_sim::Arguments),
     /// Coupled congestion control against uncoupled, on shared, lossy and crowded paths
     Congestion(Output),
+    /// Windows that grow with need, against fixed ones
+    Autotuning(Output),
     /// Schedulers against each other, on unequal, lossy and equal paths
     Schedulers(Output),
     /// The shared window, in the header only or in an option
@@ -50,6 +53,7 @@ pub fn run(command: Command) -> io::Result<ExitCode> {
     match command {
         Command::Gauntlet(arguments) => gauntlet_sim::report(&arguments),
         Command::Congestion(output) => output.emit(&coupled::study()),
+        Command::Autotuning(output) => output.emit(&autotuning::study()),
         Command::Schedulers(output) => output.emit(&schedulers::study()),
         Command::Windows(output) => output.pin("windows.md", &windows::report()),
         Command::Hostile(output) => output.pin("hostile.md", &crate::hostile::report()),

@@ -42,7 +42,7 @@ the least and the most. *Unequal paths*: 10 Mb/s with a round trip of 20 ms besi
 bytes are those in the receiver's reassembly queue, averaged over time; delays are per segment.
 - *bulk, larger window*: 8 MB into 512 kB; the fast path alone needs 6.8 s.
 - *bursts after idle*: 20 times 64 kB over the unequal paths, 0.3 s apart, into the default \
-receive buffer of 4 MB: from the first byte at hand to the last byte read.
+receive buffer, which grows: from the first byte at hand to the last byte read.
 - *thin stream, loss*: 1000 messages of 1 kB, 20 ms apart, over two paths of 10 Mb/s and 20 ms that \
 lose 3 % each.
 - *equal paths*: 6 MB over two paths of 10 Mb/s and 20 ms without loss.";
@@ -82,6 +82,7 @@ impl Pair {
         };
         config.mptcp.scheduler = kind;
         if let Some(window) = window {
+            config.mptcp.recv_buffer_initial = window;
             config.mptcp.recv_buffer_bytes = window;
         }
         let mut sim = Sim::new(seed);

@@ -167,6 +167,7 @@ pub fn run(experiment: &Experiment, variant: Variant, seed: u64) -> Measured {
     let mut sim = Sim::new(seed);
     for host in [CLIENT, SERVER] {
         let mut config = HostConfig::default();
+        config.mptcp.recv_buffer_initial = experiment.buffer_bytes;
         config.mptcp.recv_buffer_bytes = experiment.buffer_bytes;
         config.mptcp.send_buffer_bytes = experiment.buffer_bytes.max(2 << 20);
         config.mptcp.window_option = variant.option;

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use braid_dataplane::checksum;
+use braid_dataplane::wire::packet::{self, ChecksumVerdict, Packet};
 use braid_dataplane::wire::{ethernet, ipv4, ipv6};
 
 const ETHERNET: usize = ethernet::HEADER_LEN;
@@ -32,6 +33,16 @@ pub(super) fn mark_congestion(frame: &mut [u8]) -> bool {
         return capable;
     }
     false
+}
+
+/// Whether the checksum of a TCP segment is that of its pseudo-header, as in a frame whose
+/// sender leaves the rest to a NIC.
+pub(super) fn awaits_checksum(frame: &[u8]) -> bool {
+    let Ok(Packet::Tcp(tcp)) = packet::parse(frame) else {
+        return false;
+    };
+    let payload = frame.get(tcp.payload.clone()).unwrap_or_default();
+    tcp.verify_checksum(frame, checksum::sum(payload)) == ChecksumVerdict::Partial
 }
 
 /// The ICMP message that a router of `link` sends back for a frame larger than `mtu`.

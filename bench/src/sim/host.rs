@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 
 use braid_dataplane::buf::{Frame, FrameAccounting, FramePool};
@@ -9,6 +10,7 @@ use braid_dataplane::counters::{Counter, Counters};
 use braid_dataplane::io::{PortId, RxChecksum, Tx};
 use braid_dataplane::mptcp::{Event, MptcpConfig, OpenError, SubflowPath, TxSink};
 use braid_dataplane::offload::header::L2Header;
+use braid_dataplane::offload::{BurstShape, segmentation};
 use braid_dataplane::time::Instant;
 use braid_dataplane::wire::ethernet::EthernetAddress;
 use braid_dataplane::wire::types::{AddressId, FourTuple};
@@ -16,6 +18,17 @@ use braid_dataplane::worker::{Arrival, Engine, EngineConfig, Order, OrderError, 
 
 use super::app::{Outcomes, Role, SimApp};
 use super::link::Link;
+
+/// Frames that data leaves to what arrives and to ACKs, as a share: as the worker's.
+const DATA_RESERVE_SHARE: u32 = 6;
+/// Packets without data that a port has room for nevertheless.
+const ROOM_FOR_CONTROLS: u32 = 2;
+
+/// Frames that data may take.
+fn data_room(pool: &FramePool) -> u32 {
+    pool.available()
+        .saturating_sub(pool.frames() / DATA_RESERVE_SHARE)
+}
 
 /// First ephemeral port.
 const PORT_MIN: u16 = 32_768;
@@ -29,6 +42,8 @@ pub struct HostConfig {
     pub frames: u32,
     /// Packets that a port takes per turn.
     pub tx_ring: u32,
+    /// Largest burst that ports cut into segments on its way out; 0: they do not.
+    pub burst_bytes: u32,
     /// Open and reopen subflows on every link (active opens only).
     pub join: bool,
     /// Links and own addresses to announce to peers once established.
@@ -41,6 +56,7 @@ impl Default for HostConfig {
             mptcp: MptcpConfig::default(),
             frames: 16_384,
             tx_ring: 512,
+            burst_bytes: 0,
             join: true,
             announce: Vec::new(),
         }
@@ -106,6 +122,7 @@ pub struct Host {
     engine: Engine<SimApp>,
     pool: FramePool,
     tx_ring: u32,
+    burst_bytes: u32,
     sent: Vec<(usize, Vec<u8>)>,
     next_port: u16,
     join: bool,
@@ -130,6 +147,7 @@ struct Sink<'a> {
     sent: &'a mut Vec<(usize, Vec<u8>)>,
     spare: &'a mut Vec<Vec<u8>>,
     room: u32,
+    burst_bytes: u32,
 }
 
 impl TxSink for Sink<'_> {
@@ -148,8 +166,34 @@ impl TxSink for Sink<'_> {
         Tx::Queued
     }
 
+    fn segment_bytes(&self, _port: PortId) -> u32 {
+        self.burst_bytes
+    }
+
+    fn send_burst<'f>(
+        &mut self,
+        port: PortId,
+        shape: &BurstShape,
+        frames: impl Iterator<Item = (&'f Frame, Range<usize>)>,
+    ) -> Tx {
+        let mut burst = self.spare.pop().unwrap_or_default();
+        for (frame, range) in frames {
+            burst.extend_from_slice(&frame.packet()[range]);
+        }
+        let (headers, payload) = burst.split_at(shape.header_len);
+        let segments = payload.len().div_ceil(usize::from(shape.segment_bytes));
+        if (self.room as usize) < segments {
+            return Tx::Full;
+        }
+        segmentation::segment(headers, shape, payload, |packet| {
+            self.room -= 1;
+            self.sent.push((usize::from(port.0), packet.to_vec()));
+        });
+        Tx::Queued
+    }
+
     fn room(&self, _port: PortId) -> u32 {
-        self.room
+        self.room.min(data_room(self.pool).max(ROOM_FOR_CONTROLS))
     }
 
     fn shares_frames(&self, _a: PortId, _b: PortId) -> bool {
@@ -162,6 +206,7 @@ impl Host {
         let engine_config = EngineConfig {
             mptcp: config.mptcp.clone(),
             time_wait_max: 256,
+            window_frames: config.frames / 2,
             ..EngineConfig::default()
         };
         let pool = FramePool::heap(config.frames, 2048);
@@ -172,6 +217,7 @@ impl Host {
             engine: Engine::new(engine_config, seed, now),
             pool,
             tx_ring: config.tx_ring,
+            burst_bytes: config.burst_bytes,
             sent: Vec::new(),
             next_port: PORT_MIN,
             join: config.join,
@@ -313,6 +359,7 @@ impl Host {
             sent: &mut self.sent,
             spare: &mut Vec::new(),
             room: self.tx_ring,
+            burst_bytes: self.burst_bytes,
         };
         let handed = self
             .engine
@@ -339,13 +386,14 @@ impl Host {
             sent: &mut self.sent,
             spare,
             room: self.tx_ring,
+            burst_bytes: self.burst_bytes,
         };
         let more = self.engine.run(now, &mut sink);
         while let Some((_, event)) = self.engine.pop_event() {
             self.on_event(now, &event);
             self.events.push(event);
         }
-        more && self.pool.available() > 0
+        more && data_room(&self.pool) > ROOM_FOR_CONTROLS
     }
 
     fn on_event(&mut self, now: Instant, event: &Event) {

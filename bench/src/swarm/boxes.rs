@@ -72,6 +72,11 @@ impl Boxes {
             || (allowed.contains(Outcomes::RESET) && met && !(clean && joins))
     }
 
+    /// The main connection has more than one path.
+    pub(super) fn several_paths(&self) -> bool {
+        self.covered.len() > 1
+    }
+
     /// What changed payload, over all flows.
     pub(super) fn edits(&self, sim: &Sim) -> u64 {
         const EDITS: [&str; 3] = ["edits", "answers", "bytes changed"];
@@ -81,21 +86,14 @@ impl Boxes {
     }
 }
 
-/// Seldom (one world in some thousands) a proxy that promises window which is not there ends
-/// a connection in a reset that nobody has explained yet. Drawn by name only
-/// (`BRAID_BOX=E3`), until it is.
-const UNSETTLED: &str = "E3";
-
 /// A random entry, or `only` that one, or none.
 pub(super) fn draw(rng: &mut StdRng, only: Option<&str>) -> Option<&'static Entry> {
     if let Some(id) = only {
         return entry(id);
     }
     let entries = catalogue();
-    let drawn = rng
-        .random_bool(SHARE)
-        .then(|| &entries[rng.random_range(0..entries.len())]);
-    drawn.filter(|entry| entry.id != UNSETTLED)
+    rng.random_bool(SHARE)
+        .then(|| &entries[rng.random_range(0..entries.len())])
 }
 
 /// Whether a box of this entry may end subflows.

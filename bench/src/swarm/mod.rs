@@ -14,10 +14,12 @@
 //! |---|---|
 //! | [`world`] | from a seed to a network, its load and its faults |
 //! | `boxes` | middleboxes of the catalogue, and what they excuse |
+//! | `altered` | streams that boxes have changed unseen |
 //! | `pick` | random choices |
 //! | [`run`] | one seed, run and judged |
 //! | [`soak`] | many seeds on many threads |
 
+mod altered;
 mod boxes;
 mod pick;
 pub mod run;

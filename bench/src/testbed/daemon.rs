@@ -63,6 +63,8 @@ pub struct Connect {
 pub struct Config {
     /// One worker per core.
     pub cores: Vec<usize>,
+    /// `dataplane.idle`.
+    pub idle: Option<String>,
     /// Interfaces.
     pub interfaces: Vec<String>,
     /// `interface.mode`.
@@ -95,6 +97,7 @@ impl Config {
         let paths = testbed.options().paths;
         Self {
             cores: vec![std::thread::available_parallelism().map_or(1, usize::from) - 1],
+            idle: None,
             interfaces: (1..=paths)
                 .map(|path| Testbed::interface(role, path))
                 .collect(),
@@ -127,6 +130,9 @@ impl Config {
         };
         // Writing to a String cannot fail.
         let _ = writeln!(toml, "[dataplane]\ncores = {:?}", self.cores);
+        if let Some(idle) = &self.idle {
+            let _ = writeln!(toml, "idle = {idle:?}");
+        }
         for interface in &self.interfaces {
             let _ = writeln!(toml, "\n[[interface]]\nname = {interface:?}");
             if let Some(mode) = &self.mode {
@@ -474,6 +480,7 @@ mod tests {
     fn configuration_has_what_was_asked_for() {
         let config = Config {
             cores: vec![0, 1],
+            idle: Some("busy".into()),
             interfaces: vec!["vb1".into(), "vb2".into()],
             mode: Some("native".into()),
             policy: "announce".into(),
@@ -491,6 +498,7 @@ mod tests {
         let toml = config.to_toml(Path::new("/tmp/x.sock"));
         for line in [
             "cores = [0, 1]",
+            "idle = \"busy\"",
             "name = \"vb2\"",
             "mode = \"native\"",
             "policy = \"announce\"",

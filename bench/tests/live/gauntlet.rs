@@ -68,15 +68,14 @@ fn two_paths_outlive_a_box_on_one() -> Result<()> {
 }
 
 /// With a kernel at the other end nothing is worse than between two kernels. The entries
-/// are those where kernels always come out the same; F1 belongs here as well, but stalls
-/// from a kernel client to braid (README, "What breaks it still").
+/// are those where kernels always come out the same.
 #[test]
 fn a_kernel_peer_is_no_worse_off_with_braid() -> Result<()> {
     let Some(_turn) = braid_turn("gauntlet: mixed pairs", &[]) else {
         return Ok(());
     };
     let matrix = matrix(
-        &["A1", "B1", "B2", "B5", "B12"],
+        &["A1", "B1", "B2", "B5", "B12", "F1"],
         &["kk", "kb", "bk"],
         |case| case.placement == Placement::One && case.checksum,
     )?;

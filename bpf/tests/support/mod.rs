@@ -1,7 +1,6 @@
 //! What several test binaries need.
 #![allow(dead_code, unreachable_pub)]
 
-pub mod empty;
 pub mod frame;
 
 use braid_bpf::{Counter, LoadError, Steer};

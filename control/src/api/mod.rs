@@ -40,6 +40,9 @@ pub enum ApiRequest {
     EndpointAdd {
         /// Address.
         address: IpAddr,
+        /// Port to announce with it.
+        #[serde(default)]
+        port: Option<u16>,
         /// Flags.
         flags: EndpointFlags,
         /// Identifier; chosen when absent.

@@ -107,7 +107,7 @@ enum EndpointCommand {
 
 #[derive(Debug, Args)]
 struct Flags {
-    /// signal, subflow, backup, fullmesh.
+    /// signal, subflow, backup, fullmesh; "port N" to have peers join there.
     #[arg(num_args = 0..)]
     flags: Vec<String>,
 }
@@ -118,12 +118,24 @@ fn timeout(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("allowed: {}", units::TIME_ALLOWED))
 }
 
-fn flags(words: &[String]) -> Result<EndpointFlags, String> {
+/// Takes `port N` out of the words.
+fn port(words: &[String]) -> Result<(Option<u16>, Vec<String>), String> {
+    let Some(at) = words.iter().position(|w| w == "port") else {
+        return Ok((None, words.to_vec()));
+    };
+    let port = words.get(at + 1).and_then(|w| w.parse().ok());
+    let port = port.filter(|p| *p != 0);
+    let port = port.ok_or("\"port\" wants a number from 1 to 65535 behind it")?;
+    let rest = [&words[..at], &words[at + 2..]].concat();
+    Ok((Some(port), rest))
+}
+
+fn flags(words: &[String], port: Option<u16>) -> Result<EndpointFlags, String> {
     let mut flags = EndpointFlags::default();
     for word in words {
         flags.set(word)?;
     }
-    flags.check()?;
+    flags.check(port)?;
     Ok(flags)
 }
 
@@ -253,11 +265,15 @@ fn endpoint(command: &EndpointCommand) -> Result<ApiRequest, String> {
             address,
             flags: f,
             id,
-        } => ApiRequest::EndpointAdd {
-            address: *address,
-            flags: flags(&f.flags)?,
-            id: *id,
-        },
+        } => {
+            let (port, words) = port(&f.flags)?;
+            ApiRequest::EndpointAdd {
+                address: *address,
+                port,
+                flags: flags(&words, port)?,
+                id: *id,
+            }
+        }
         EndpointCommand::Del { which: words } => match which(words)? {
             (which, []) => ApiRequest::EndpointRemove { which },
             (_, rest) => return Err(format!("\"{}\" is too much", rest.join(" "))),
@@ -266,7 +282,7 @@ fn endpoint(command: &EndpointCommand) -> Result<ApiRequest, String> {
             let (which, rest) = which(words)?;
             ApiRequest::EndpointChange {
                 which,
-                flags: flags(rest)?,
+                flags: flags(rest, None)?,
             }
         }
         EndpointCommand::Show => ApiRequest::EndpointShow,

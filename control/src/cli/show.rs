@@ -79,7 +79,9 @@ fn endpoints(endpoints: &[Endpoint]) -> String {
         .iter()
         .map(|e| {
             let implicit = if e.implicit { "implicit" } else { "" };
-            let line = format!("{} id {} {} {implicit}", e.address, e.id, e.flags);
+            let port = e.port.map_or_else(String::new, |p| format!("port {p}"));
+            let (address, id, flags) = (e.address, e.id, e.flags);
+            let line = format!("{address} {port} id {id} {flags} {implicit}");
             line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n"
         })
         .collect()

@@ -105,11 +105,31 @@ fn endpoints_are_named_as_ip_mptcp_names_them() {
         "endpoint", "add", "10.0.0.1", "signal", "backup", "--id", "3",
     ])
     .unwrap();
-    let ApiRequest::EndpointAdd { address, flags, id } = add else {
+    let ApiRequest::EndpointAdd {
+        address,
+        port,
+        flags,
+        id,
+    } = add
+    else {
         panic!("{add:?}")
     };
     assert_eq!((address.to_string().as_str(), id), ("10.0.0.1", Some(3)));
     assert!(flags.signal && flags.backup && !flags.subflow);
+    assert_eq!(port, None);
+    let add = request(&["endpoint", "add", "10.0.0.1", "port", "8080", "signal"]).unwrap();
+    assert!(
+        matches!(add, ApiRequest::EndpointAdd { port: Some(8080), flags, .. } if flags.signal),
+        "{add:?}"
+    );
+    for bad in [
+        &["endpoint", "add", "10.0.0.1", "signal", "port"][..],
+        &["endpoint", "add", "10.0.0.1", "signal", "port", "0"],
+        &["endpoint", "add", "10.0.0.1", "subflow", "port", "80"],
+        &["endpoint", "add", "10.0.0.1", "port", "80"],
+    ] {
+        assert!(request(bad).is_err(), "{bad:?}");
+    }
     let del = request(&["endpoint", "del", "id", "3"]).unwrap();
     assert!(matches!(
         del,
@@ -158,6 +178,7 @@ fn tables_show_what_matters() {
         ..EndpointFlags::default()
     };
     let endpoint = Endpoint {
+        port: Some(8080),
         id: 1,
         address: "10.0.0.1".parse().unwrap(),
         flags,
@@ -167,7 +188,7 @@ fn tables_show_what_matters() {
         show::reply(&ApiReply::Endpoints {
             endpoints: vec![endpoint]
         }),
-        "10.0.0.1 id 1 signal\n"
+        "10.0.0.1 port 8080 id 1 signal\n"
     );
 }
 

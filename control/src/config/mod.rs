@@ -142,6 +142,10 @@ pub struct MptcpConfig {
     pub window_option: bool,
     /// Flag C: no subflows to the address and port of the first one.
     pub deny_join_id0: bool,
+    /// Receive window of a connection at the most, bytes.
+    pub receive_buffer_max: u32,
+    /// Unacknowledged data of a connection at the most, bytes.
+    pub send_buffer_max: u32,
 }
 
 /// What the path manager does by itself.
@@ -152,6 +156,10 @@ pub enum Policy {
     Announce,
     /// Also open subflows from every own to every known peer address.
     Fullmesh,
+    /// Also open several subflows between the addresses of the first one, from other ports.
+    Ndiffports,
+    /// As fullmesh, but every path other than the first subflow's is a backup.
+    Backup,
     /// Nothing; every path is opened by command.
     None,
 }
@@ -167,6 +175,14 @@ pub struct PathConfig {
     pub accept_addresses: u8,
     /// `[[path.endpoint]]`.
     pub endpoints: Vec<EndpointConfig>,
+}
+
+impl PathConfig {
+    /// Where peers are told to join besides the ports of services.
+    pub fn announced_ports(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let at = |e: &EndpointConfig| e.port.map(|port| SocketAddr::new(e.address, port));
+        self.endpoints.iter().filter_map(at)
+    }
 }
 
 /// `ip mptcp endpoint` flags.
@@ -213,7 +229,12 @@ impl EndpointFlags {
     ///
     /// # Errors
     /// A message.
-    pub fn check(self) -> Result<(), String> {
+    pub fn check(self, port: Option<u16>) -> Result<(), String> {
+        if port.is_some() && !(self.signal && !self.subflow) {
+            return Err("a port goes with \"signal\" alone (as in ip mptcp): \
+                        it is announced for peers to join to"
+                .to_owned());
+        }
         if self.signal && self.fullmesh {
             return Err("\"fullmesh\" cannot go with \"signal\" (as in ip mptcp); \
                         use [\"signal\"] or [\"subflow\", \"fullmesh\"]"
@@ -243,6 +264,8 @@ impl std::fmt::Display for EndpointFlags {
 pub struct EndpointConfig {
     /// Address.
     pub address: IpAddr,
+    /// Port to announce with it, instead of the connection's.
+    pub port: Option<u16>,
     /// Flags.
     pub flags: EndpointFlags,
 }
@@ -384,6 +407,14 @@ impl Config {
             ),
             ("mptcp.window-option", m.window_option == n.window_option),
             ("mptcp.deny-join-id0", m.deny_join_id0 == n.deny_join_id0),
+            (
+                "mptcp.receive-buffer-max",
+                m.receive_buffer_max == n.receive_buffer_max,
+            ),
+            (
+                "mptcp.send-buffer-max",
+                m.send_buffer_max == n.send_buffer_max,
+            ),
             ("control.socket", self.control.socket == new.control.socket),
             (
                 "control.metrics",

@@ -69,6 +69,8 @@ pub(super) struct Mptcp {
     pub(super) subflowless_timeout: Maybe<String>,
     pub(super) window_option: Option<bool>,
     pub(super) deny_join_id0: Option<bool>,
+    pub(super) receive_buffer_max: Maybe<String>,
+    pub(super) send_buffer_max: Maybe<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -85,6 +87,7 @@ pub(super) struct Path {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Endpoint {
     pub(super) address: Spanned<String>,
+    pub(super) port: Maybe<i64>,
     #[serde(default)]
     pub(super) flags: Vec<Spanned<String>>,
 }

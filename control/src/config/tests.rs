@@ -145,12 +145,24 @@ const BAD: &[(&str, &str)] = &[
         "t.toml:4: mptcp.subflowless-timeout: \"100ms\" is out of range; allowed: 1s to 24h",
     ),
     (
-        "[[interface]]\nname = \"vb1\"\n[path]\npolicy = \"ndiffports\"\n",
-        "t.toml:4: path.policy: \"ndiffports\" is not available in this version; allowed: announce, fullmesh, none",
+        "[[interface]]\nname = \"vb1\"\n[path]\n[[path.endpoint]]\naddress = \"10.77.2.2\"\nflags = [\"subflow\"]\nport = 8080\n",
+        "t.toml:7: path.endpoint.port: a port goes with \"signal\" alone (as in ip mptcp): it is announced for peers to join to",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[path]\n[[path.endpoint]]\naddress = \"10.77.2.2\"\nflags = [\"signal\"]\nport = 70000\n",
+        "t.toml:7: path.endpoint.port: 70000 is out of range; allowed: 1 to 65535",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nreceive-buffer-max = \"1KiB\"\n",
+        "t.toml:4: mptcp.receive-buffer-max: \"1KiB\" is out of range; allowed: 64KiB to 1GiB",
+    ),
+    (
+        "[[interface]]\nname = \"vb1\"\n[mptcp]\nsend-buffer-max = \"much\"\n",
+        "t.toml:4: mptcp.send-buffer-max: \"much\" is not a size; allowed: a whole number with a unit B, kB, MB, GB, KiB, MiB, GiB or TiB, e.g. \"1GiB\"",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[path]\npolicy = \"random\"\n",
-        "t.toml:4: path.policy: \"random\" is not known; allowed: announce, fullmesh, none",
+        "t.toml:4: path.policy: \"random\" is not known; allowed: announce, fullmesh, ndiffports, backup, none",
     ),
     (
         "[[interface]]\nname = \"vb1\"\n[path]\nsubflows = 0\n",
@@ -282,6 +294,9 @@ fast-open = false
 subflowless-timeout = "60s"
 window-option = false
 deny-join-id0 = false
+syn-cookies = true
+receive-buffer-max = "32MiB"
+send-buffer-max = "32MiB"
 
 [path]
 policy = "announce"
@@ -339,7 +354,7 @@ fn values_arrive() {
         }
     );
     assert!(c.path.endpoints[0].flags.signal && !c.path.endpoints[0].flags.subflow);
-    assert_eq!(c.services[0].listen_line, 41);
+    assert_eq!(c.services[0].listen_line, 44);
     assert_eq!(c.interfaces[0].line, 13);
 }
 
@@ -436,4 +451,31 @@ fn an_unreadable_file_is_named() {
         e.to_string(),
         "/nonexistent/braid.toml: cannot be read: No such file or directory (os error 2); name the file with --config FILE"
     );
+}
+
+#[test]
+fn mptcp_defaults_can_be_changed() {
+    let with = |mptcp: &str| {
+        let text = format!("[[interface]]\nname = \"vb1\"\n[mptcp]\n{mptcp}\n");
+        parse(&text).unwrap().mptcp
+    };
+    assert!(with("").syn_cookies && !with("syn-cookies = false").syn_cookies);
+    let buffers = |m: MptcpConfig| (m.receive_buffer_max, m.send_buffer_max);
+    assert_eq!(buffers(with("")), (32 << 20, 32 << 20));
+    assert_eq!(
+        buffers(with(
+            "receive-buffer-max = \"1MiB\"\nsend-buffer-max = \"64KiB\""
+        )),
+        (1 << 20, 64 << 10)
+    );
+}
+
+#[test]
+fn an_endpoint_may_have_a_port() {
+    let text = "[[interface]]\nname = \"vb1\"\n[path]\npolicy = \"backup\"\n\
+                [[path.endpoint]]\naddress = \"10.77.2.2\"\nport = 8080\nflags = [\"signal\"]\n";
+    let path = parse(text).unwrap().path;
+    assert_eq!(path.policy, Policy::Backup);
+    let ports: Vec<_> = path.announced_ports().collect();
+    assert_eq!(ports, ["10.77.2.2:8080".parse().unwrap()]);
 }

@@ -25,6 +25,9 @@ const IFNAME_MAX_BYTES: usize = 15;
 /// `sun_path` is 108 bytes with the final NUL; the dataplane's socket has a suffix.
 const SOCKET_PATH_MAX_BYTES: usize = 107 - ".dataplane".len();
 
+/// `receive-buffer-max` and `send-buffer-max`: default, and what is allowed.
+const BUFFER_DEFAULT_BYTES: u32 = 32 << 20;
+const BUFFER_BYTES: std::ops::RangeInclusive<u32> = 64 << 10..=1 << 30;
 /// Address identifiers are one octet and 0 is the initial address (RFC 8684 §3.4.1).
 const ENDPOINTS_MAX: usize = 255;
 
@@ -154,6 +157,24 @@ impl<'a> Validator<'a> {
                 ),
             )
         })
+    }
+
+    /// A limit of windows. RFC 7323 §2.3 ends them at 1 GiB.
+    fn buffer(&self, key: &str, value: &Maybe<String>) -> Result<u32> {
+        let Some(v) = value else {
+            return Ok(BUFFER_DEFAULT_BYTES);
+        };
+        u32::try_from(self.size(key, v)?)
+            .ok()
+            .filter(|n| BUFFER_BYTES.contains(n))
+            .ok_or_else(|| {
+                let text = v.as_ref();
+                self.error(
+                    v,
+                    key,
+                    format!("\"{text}\" is out of range; allowed: 64KiB to 1GiB"),
+                )
+            })
     }
 
     fn socket_addr(&self, key: &str, at: &Spanned<impl Sized>, text: &str) -> Result<SocketAddr> {
@@ -459,6 +480,8 @@ impl<'a> Validator<'a> {
             subflowless_timeout,
             window_option: raw.window_option.unwrap_or(false),
             deny_join_id0: raw.deny_join_id0.unwrap_or(false),
+            receive_buffer_max: self.buffer("mptcp.receive-buffer-max", &raw.receive_buffer_max)?,
+            send_buffer_max: self.buffer("mptcp.send-buffer-max", &raw.send_buffer_max)?,
         })
     }
 
@@ -486,10 +509,22 @@ impl<'a> Validator<'a> {
                     .set(word.as_ref())
                     .map_err(|m| self.error(word, "path.endpoint.flags", m))?;
             }
-            if let (Err(message), Some(first)) = (flags.check(), e.flags.first()) {
-                return Err(self.error(first, "path.endpoint.flags", message));
+            let port = match &e.port {
+                None => None,
+                Some(v) => Some(self.number("path.endpoint.port", v, 1, 65_535)?),
+            };
+            if let Err(message) = flags.check(port) {
+                return Err(match (e.flags.first(), &e.port) {
+                    (_, Some(port)) => self.error(port, "path.endpoint.port", message),
+                    (Some(first), None) => self.error(first, "path.endpoint.flags", message),
+                    (None, None) => self.error(table, "path.endpoint", message),
+                });
             }
-            endpoints.push(EndpointConfig { address, flags });
+            endpoints.push(EndpointConfig {
+                address,
+                port,
+                flags,
+            });
             if endpoints.len() > ENDPOINTS_MAX {
                 return Err(self.error(
                     table,
@@ -511,8 +546,8 @@ impl<'a> Validator<'a> {
                 &[
                     ("announce", Is(Policy::Announce)),
                     ("fullmesh", Is(Policy::Fullmesh)),
-                    ("ndiffports", Later),
-                    ("backup", Later),
+                    ("ndiffports", Is(Policy::Ndiffports)),
+                    ("backup", Is(Policy::Backup)),
                     ("none", Is(Policy::None)),
                 ],
             )?,

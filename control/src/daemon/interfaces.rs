@@ -308,6 +308,8 @@ pub fn mptcp(config: &Config) -> MptcpSetup {
             .unwrap_or(u64::MAX),
         window_option: config.mptcp.window_option,
         deny_join_id0: config.mptcp.deny_join_id0,
+        receive_buffer_max: config.mptcp.receive_buffer_max,
+        send_buffer_max: config.mptcp.send_buffer_max,
     }
 }
 
@@ -384,6 +386,14 @@ pub fn differences(running: &Setup, config: &Config) -> Vec<&'static str> {
         (
             "mptcp.window-option",
             running.mptcp.window_option == m.window_option,
+        ),
+        (
+            "mptcp.receive-buffer-max",
+            running.mptcp.receive_buffer_max == m.receive_buffer_max,
+        ),
+        (
+            "mptcp.send-buffer-max",
+            running.mptcp.send_buffer_max == m.send_buffer_max,
         ),
         (
             "mptcp.deny-join-id0",

@@ -87,11 +87,11 @@ impl From<interfaces::InterfaceError> for DaemonError {
     }
 }
 
-/// A subflow that we opened: where its port is.
+/// A subflow that we opened.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 struct Opening {
     token: u32,
-    local: IpAddr,
+    local: SocketAddr,
     remote: SocketAddr,
 }
 
@@ -115,8 +115,8 @@ struct Daemon {
     draining: Option<Instant>,
     warnings: Vec<String>,
     monitors: broadcast::Sender<Arc<MonitorEvent>>,
-    /// Local ends of subflows that we opened.
-    opened: HashMap<Opening, SocketAddr>,
+    /// Subflows that we opened, and whether they came about.
+    opened: HashMap<Opening, bool>,
     /// Peers behind each next hop, and each next hop's address as the dataplane knows it.
     next_hops: HashMap<(u32, IpAddr), HashSet<IpAddr>>,
     neighbours: HashMap<(u32, IpAddr), [u8; 6]>,
@@ -254,21 +254,32 @@ impl Daemon {
                     remote,
                     ..
                 } => {
-                    let key = Opening {
+                    self.opened.remove(&Opening {
                         token: *token,
-                        local: local.ip(),
+                        local: *local,
                         remote: *remote,
-                    };
-                    if self.opened.get(&key) == Some(local) {
-                        self.opened.remove(&key);
-                    }
+                    });
                     self.ports.release(now, *local);
+                }
+                Event::SubflowEstablished {
+                    token,
+                    local,
+                    remote,
+                    ..
+                } => {
+                    if let Some(established) = self.opened.get_mut(&Opening {
+                        token: *token,
+                        local: *local,
+                        remote: *remote,
+                    }) {
+                        *established = true;
+                    }
                 }
                 Event::Closed { token, .. } => {
                     let ports = &mut self.ports;
-                    self.opened.retain(|key, local| {
+                    self.opened.retain(|key, _| {
                         if key.token == *token {
-                            ports.release(now, *local);
+                            ports.release(now, key.local);
                         }
                         key.token != *token
                     });
@@ -379,12 +390,14 @@ impl Daemon {
         }
     }
 
-    fn on_addresses(&mut self) {
+    /// Holds the ports that services and announced endpoints need on the addresses there are.
+    fn hold_ports(&mut self) {
         let locals = interfaces::locals(&self.mirror, &self.interfaces);
         let addresses: Vec<IpAddr> = locals.iter().map(|l| l.address).collect();
+        let joins: Vec<SocketAddr> = self.manager.endpoints().announced_ports().collect();
         match self
             .ports
-            .set_services(&self.steer, &self.config.services, &addresses)
+            .set_services(&self.steer, &self.config.services, &addresses, &joins)
         {
             Ok(skipped) => {
                 for e in skipped {
@@ -393,6 +406,18 @@ impl Daemon {
             }
             Err(e) => self.warn(e.to_string()),
         }
+    }
+
+    /// Takes a port for an endpoint that is about to be announced with it.
+    fn hold_join_port(&mut self, at: SocketAddr) -> std::result::Result<(), String> {
+        self.ports
+            .hold_join(&self.steer, &self.config.services, at)
+            .map_err(|e| e.to_string())
+    }
+
+    fn on_addresses(&mut self) {
+        let locals = interfaces::locals(&self.mirror, &self.interfaces);
+        self.hold_ports();
         let mut commands = Vec::new();
         self.manager
             .on_locals(Instant::now(), locals, &mut commands);

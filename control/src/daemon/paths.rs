@@ -85,20 +85,28 @@ impl Daemon {
                     local,
                     remote,
                 } => {
-                    if let Some(local) = self.opened.remove(&Opening {
-                        token,
-                        local,
-                        remote,
-                    }) {
+                    // Of several of this pair, one that has not come about.
+                    let attempt = self.opened.iter().find(|(o, established)| {
+                        let pair = (o.token, o.local.ip(), o.remote);
+                        !**established && pair == (token, local, remote)
+                    });
+                    if let Some(attempt) = attempt.map(|(o, _)| *o) {
+                        self.opened.remove(&attempt);
+                        let local = attempt.local;
                         self.command(token, ConnCommand::CloseSubflow { local, remote });
                         self.ports.release(Instant::now(), local);
                     }
                 }
-                Command::Announce { token, id, address } => {
+                Command::Announce {
+                    token,
+                    id,
+                    address,
+                    port,
+                } => {
                     let command = ConnCommand::Announce {
                         address_id: id,
                         address,
-                        port: None,
+                        port,
                     };
                     self.command(token, command);
                 }
@@ -206,14 +214,11 @@ impl Daemon {
             } => {
                 self.ports.release(Instant::now(), local);
                 if let Goal::Subflow { token, remote, .. } = &goal {
-                    let key = Opening {
+                    self.opened.remove(&Opening {
                         token: *token,
-                        local: local.ip(),
+                        local,
                         remote: *remote,
-                    };
-                    if self.opened.get(&key) == Some(&local) {
-                        self.opened.remove(&key);
-                    }
+                    });
                 }
                 self.failed(goal, message);
             }
@@ -229,10 +234,10 @@ impl Daemon {
                 let Some(token) = token else { return };
                 let key = Opening {
                     token,
-                    local: local.ip(),
+                    local,
                     remote: config.to,
                 };
-                self.opened.insert(key, local);
+                self.opened.insert(key, true);
                 if let Some(answer) = answer {
                     let _ = answer.send(ApiReply::Connecting { token });
                 }
@@ -311,10 +316,10 @@ impl Daemon {
                 path.backup = *backup;
                 let key = Opening {
                     token: *token,
-                    local: local.ip(),
+                    local,
                     remote: *remote,
                 };
-                self.opened.insert(key, local);
+                self.opened.insert(key, false);
                 Request::Command {
                     token: *token,
                     command: ConnCommand::OpenSubflow { path },

@@ -1,6 +1,6 @@
 //! What clients of the control socket ask for.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -58,15 +58,27 @@ impl Daemon {
                 });
             }
             ApiRequest::Connect { name } => return self.connect(&name, Some(answer)),
-            ApiRequest::EndpointAdd { address, flags, id } => {
-                let checked = flags.check().and_then(|()| self.usable(address));
+            ApiRequest::EndpointAdd {
+                address,
+                port,
+                flags,
+                id,
+            } => {
+                let at = port.map(|port| SocketAddr::new(address, port));
+                let checked = flags
+                    .check(port)
+                    .and_then(|()| self.usable(address))
+                    .and_then(|()| at.map_or(Ok(()), |at| self.hold_join_port(at)));
                 match checked {
                     Err(message) => ApiReply::Error { message },
                     Ok(()) => {
-                        match self
-                            .manager
-                            .endpoint_add(now, address, flags, id, &mut commands)
-                        {
+                        match self.manager.endpoint_add(
+                            now,
+                            (address, port),
+                            flags,
+                            id,
+                            &mut commands,
+                        ) {
                             Ok(endpoint) => ApiReply::Endpoint { endpoint },
                             Err(e) => error(e),
                         }
@@ -75,11 +87,14 @@ impl Daemon {
             }
             ApiRequest::EndpointRemove { which } => {
                 match self.manager.endpoint_remove(which, &mut commands) {
-                    Ok(endpoint) => ApiReply::Endpoint { endpoint },
+                    Ok(endpoint) => {
+                        self.hold_ports();
+                        ApiReply::Endpoint { endpoint }
+                    }
                     Err(e) => error(e),
                 }
             }
-            ApiRequest::EndpointChange { which, flags } => match flags.check() {
+            ApiRequest::EndpointChange { which, flags } => match flags.check(None) {
                 Err(message) => ApiReply::Error { message },
                 Ok(()) => match self
                     .manager
@@ -265,9 +280,16 @@ impl Daemon {
         let dataplane = Arc::clone(&running.dataplane);
         let locals = interfaces::locals(&self.mirror, &self.interfaces);
         let addresses: Vec<IpAddr> = locals.iter().map(|l| l.address).collect();
+        // Ports of endpoints that go are given back once they have been withdrawn.
+        let joins: Vec<SocketAddr> = self
+            .manager
+            .endpoints()
+            .announced_ports()
+            .chain(new.path.announced_ports())
+            .collect();
         let skipped = self
             .ports
-            .set_services(&self.steer, &new.services, &addresses)
+            .set_services(&self.steer, &new.services, &addresses, &joins)
             .map_err(|e| e.to_string())?;
         for e in skipped {
             self.warn(format!("joins to this address are left to the kernel: {e}"));
@@ -277,7 +299,7 @@ impl Daemon {
             // What is served is what was served: hold the old ports again.
             let _ = self
                 .ports
-                .set_services(&self.steer, &self.config.services, &addresses);
+                .set_services(&self.steer, &self.config.services, &addresses, &joins);
             return Err(e.to_string());
         }
         let limits = Limits {
@@ -294,6 +316,7 @@ impl Daemon {
             .reload(Instant::now(), &new.path, &mut commands);
         self.carry_out(commands);
         self.config = new;
+        self.hold_ports();
         self.tell(ApiEvent::Reloaded);
         Ok(format!(
             "reloaded {}: {} service(s), {} endpoint(s), {} active open(s)",

@@ -76,10 +76,11 @@ impl Daemon {
 
         let locals = interfaces::locals(&mirror, &interfaces);
         let addresses: Vec<IpAddr> = locals.iter().map(|l| l.address).collect();
+        let joins: Vec<SocketAddr> = config.path.announced_ports().collect();
         // Held before the dataplane answers on them, so that no kernel application can
         // come in between. While its heartbeat is missing the program passes everything.
         let skipped = ports
-            .set_services(&steer, &config.services, &addresses)
+            .set_services(&steer, &config.services, &addresses, &joins)
             .map_err(DaemonError::other)?;
         for e in skipped {
             warnings.push(format!("joins to this address are left to the kernel: {e}"));
@@ -143,10 +144,10 @@ impl Daemon {
                 for s in &c.info.subflows {
                     let key = Opening {
                         token: c.info.token,
-                        local: s.local.ip(),
+                        local: s.local,
                         remote: s.remote,
                     };
-                    self.opened.insert(key, s.local);
+                    self.opened.insert(key, s.state == "established");
                 }
             }
             self.manager.adopt(now, &c.info, &mut commands);

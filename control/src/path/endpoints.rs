@@ -1,7 +1,7 @@
 //! Own addresses with what may be done with them, as `ip mptcp endpoint` has them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +15,9 @@ pub struct Endpoint {
     pub id: u8,
     /// Address.
     pub address: IpAddr,
+    /// Port that is announced with it; without one it is the connection's own.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Flags.
     pub flags: EndpointFlags,
     /// Made up for an address of an interface that a subflow needed, not by anybody's order.
@@ -86,12 +89,14 @@ impl Endpoints {
     pub fn add(
         &mut self,
         address: IpAddr,
+        port: Option<u16>,
         flags: EndpointFlags,
         id: Option<u8>,
     ) -> Result<Endpoint, EndpointError> {
         if let Some(old) = self.by_id.values_mut().find(|e| e.address == address) {
             if old.implicit && id.is_none_or(|id| id == old.id) {
                 old.flags = flags;
+                old.port = port;
                 old.implicit = false;
                 return Ok(*old);
             }
@@ -110,6 +115,7 @@ impl Endpoints {
         let endpoint = Endpoint {
             id,
             address,
+            port,
             flags,
             implicit: false,
         };
@@ -125,11 +131,17 @@ impl Endpoints {
         if let Some(e) = self.of(address) {
             return Ok(e.id);
         }
-        let endpoint = self.add(address, EndpointFlags::default(), None)?;
+        let endpoint = self.add(address, None, EndpointFlags::default(), None)?;
         if let Some(e) = self.by_id.get_mut(&endpoint.id) {
             e.implicit = true;
         }
         Ok(endpoint.id)
+    }
+
+    /// Where peers are told to join besides the ports of services.
+    pub fn announced_ports(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let at = |e: &Endpoint| e.port.map(|port| SocketAddr::new(e.address, port));
+        self.by_id.values().filter_map(at)
     }
 
     fn free_id(&mut self) -> Option<u8> {
@@ -170,6 +182,7 @@ impl Endpoints {
         let id = self.id(which)?;
         let e = self.by_id.get_mut(&id).ok_or(EndpointError::NotFound)?;
         let before = *e;
+        // As in ip mptcp, what is no longer announced keeps its port for later.
         e.flags = flags;
         e.implicit = false;
         Ok((before, *e))
@@ -185,7 +198,9 @@ mod tests {
     }
 
     fn add(e: &mut Endpoints, n: u8) -> u8 {
-        e.add(ip(n), EndpointFlags::default(), None).unwrap().id
+        e.add(ip(n), None, EndpointFlags::default(), None)
+            .unwrap()
+            .id
     }
 
     #[test]
@@ -194,7 +209,8 @@ mod tests {
         assert_eq!((add(&mut e, 1), add(&mut e, 2), add(&mut e, 3)), (1, 2, 3));
         e.remove(Which::Id(2)).unwrap();
         assert_eq!(add(&mut e, 4), 4);
-        e.add(ip(9), EndpointFlags::default(), Some(255)).unwrap();
+        e.add(ip(9), None, EndpointFlags::default(), Some(255))
+            .unwrap();
         assert_eq!(add(&mut e, 5), 2, "wraps to the lowest free one");
     }
 
@@ -202,11 +218,17 @@ mod tests {
     fn refuses_what_the_wire_or_the_table_cannot_hold() {
         let mut e = Endpoints::default();
         let none = EndpointFlags::default();
-        assert_eq!(e.add(ip(1), none, Some(0)), Err(EndpointError::IdZero));
-        e.add(ip(1), none, Some(7)).unwrap();
-        assert_eq!(e.add(ip(2), none, Some(7)), Err(EndpointError::IdInUse(7)));
         assert_eq!(
-            e.add(ip(1), none, None),
+            e.add(ip(1), None, none, Some(0)),
+            Err(EndpointError::IdZero)
+        );
+        e.add(ip(1), None, none, Some(7)).unwrap();
+        assert_eq!(
+            e.add(ip(2), None, none, Some(7)),
+            Err(EndpointError::IdInUse(7))
+        );
+        assert_eq!(
+            e.add(ip(1), None, none, None),
             Err(EndpointError::Exists {
                 address: ip(1),
                 id: 7
@@ -217,9 +239,10 @@ mod tests {
             Err(EndpointError::NotFound)
         );
         for n in 0..254 {
-            e.add(IpAddr::from([10, 0, 1, n]), none, None).unwrap();
+            e.add(IpAddr::from([10, 0, 1, n]), None, none, None)
+                .unwrap();
         }
-        assert_eq!(e.add(ip(4), none, None), Err(EndpointError::Full));
+        assert_eq!(e.add(ip(4), None, none, None), Err(EndpointError::Full));
     }
 
     #[test]
@@ -232,7 +255,7 @@ mod tests {
             signal: true,
             ..EndpointFlags::default()
         };
-        let made = e.add(ip(1), flags, None).unwrap();
+        let made = e.add(ip(1), None, flags, None).unwrap();
         assert_eq!(
             (made.id, made.implicit, made.flags.signal),
             (id, false, true)

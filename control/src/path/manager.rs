@@ -88,6 +88,8 @@ pub enum Command {
         id: u8,
         /// Address.
         address: IpAddr,
+        /// Port, when it is not the connection's.
+        port: Option<u16>,
     },
     /// REMOVE_ADDR and the end of the address's subflows.
     Remove {
@@ -139,8 +141,8 @@ struct Conn {
     announced: BTreeMap<u8, SocketAddr>,
     /// Live subflows by their identifier.
     subflows: BTreeMap<u16, Subflow>,
-    /// Attempts and when they are given up.
-    pending: BTreeMap<Pair, Instant>,
+    /// Attempts and when they are given up; several of one pair if several are wanted.
+    pending: Vec<(Pair, Instant)>,
     /// Pairs that are not tried before a time.
     retry: BTreeMap<Pair, Retry>,
     /// Pairs of ours that worked and were lost.
@@ -157,7 +159,7 @@ struct Conn {
 
 impl Conn {
     fn deadline(&self) -> Option<Instant> {
-        let pending = self.pending.values().copied();
+        let pending = self.pending.iter().map(|(_, at)| *at);
         let retry = self.retry.values().map(|r| r.at);
         let announce = self.reannounce.values().map(|r| r.at);
         pending.chain(retry).chain(announce).chain(self.wake).min()
@@ -168,7 +170,14 @@ impl Conn {
             local: s.local.ip(),
             remote: s.remote,
         });
-        live.chain(self.pending.keys().copied()).collect()
+        live.chain(self.pending.iter().map(|(pair, _)| *pair))
+            .collect()
+    }
+
+    /// One attempt on this pair is over. False if there was none.
+    fn settled(&mut self, pair: Pair) -> bool {
+        let at = self.pending.iter().position(|(p, _)| *p == pair);
+        at.map(|at| self.pending.remove(at)).is_some()
     }
 
     fn count(&self) -> usize {
@@ -193,7 +202,7 @@ impl Manager {
         let mut endpoints = Endpoints::default();
         for e in &config.endpoints {
             // The configuration has at most 255, each address once.
-            let _ = endpoints.add(e.address, e.flags, None);
+            let _ = endpoints.add(e.address, e.port, e.flags, None);
         }
         Self {
             policy: config.policy,
@@ -320,7 +329,7 @@ impl Manager {
                     local: local.ip(),
                     remote,
                 };
-                c.pending.remove(&pair);
+                c.settled(pair);
                 c.retry.remove(&pair);
                 c.lost.remove(&pair);
                 c.given_up.remove(&pair);
@@ -346,7 +355,7 @@ impl Manager {
                     remote,
                 };
                 let live = c.subflows.remove(&subflow.0).is_some();
-                let tried = c.pending.remove(&pair).is_some();
+                let tried = c.settled(pair);
                 c.wake = Some(now + SETTLE);
                 if !(established || live || tried) {
                     // A join of the peer that did not come about, or an attempt that was
@@ -434,7 +443,7 @@ impl Manager {
     ) {
         let pair = Pair { local, remote };
         if let Some(c) = self.conns.get_mut(&token)
-            && c.pending.remove(&pair).is_some()
+            && c.settled(pair)
         {
             self.lost(token, pair, false, now, out);
             self.reconcile(token, now, out);
@@ -489,11 +498,11 @@ impl Manager {
             let overdue: Vec<Pair> = c
                 .pending
                 .iter()
-                .filter(|(_, at)| **at <= now)
+                .filter(|(_, at)| *at <= now)
                 .map(|(p, _)| *p)
                 .collect();
             for pair in overdue {
-                c.pending.remove(&pair);
+                c.settled(pair);
                 out.push(Command::Abandon {
                     token,
                     local: pair.local,
@@ -525,11 +534,14 @@ impl Manager {
             return;
         };
         for e in self.endpoints.iter().filter(|e| e.flags.signal) {
-            if e.address != c.local.ip() && c.told.insert(e.id) {
+            // The initial address is known, but not that it may be joined at another port.
+            let known = e.address == c.local.ip() && e.port.is_none_or(|p| p == c.local.port());
+            if !known && c.told.insert(e.id) {
                 out.push(Command::Announce {
                     token,
                     id: e.id,
                     address: e.address,
+                    port: e.port,
                 });
             }
         }
@@ -557,15 +569,21 @@ impl Manager {
         for address in due {
             // Only what was offered before is offered again.
             let id = match self.conns.get(&token) {
-                Some(c) if c.local.ip() == address => Some(0),
                 Some(c) => {
                     let told = |e: &&Endpoint| c.told.contains(&e.id) && e.flags.signal;
-                    self.endpoints.of(address).filter(told).map(|e| e.id)
+                    let told = self.endpoints.of(address).filter(told);
+                    told.map(|e| (e.id, e.port))
+                        .or((c.local.ip() == address).then_some((0, None)))
                 }
                 None => None,
             };
             match id {
-                Some(id) => out.push(Command::Announce { token, id, address }),
+                Some((id, port)) => out.push(Command::Announce {
+                    token,
+                    id,
+                    address,
+                    port,
+                }),
                 None => {
                     if let Some(c) = self.conns.get_mut(&token) {
                         c.reannounce.remove(&address);
@@ -599,6 +617,7 @@ impl Manager {
             announced: &c.announced,
             used: &used,
             lost: &lost,
+            subflows: usize::from(self.limits.subflows),
         };
         let plan = wanted(self.policy, &self.endpoints, &self.locals, ends);
         // Pauses of pairs that nobody wants any more are forgotten.
@@ -620,13 +639,15 @@ impl Manager {
             let Some(c) = self.conns.get_mut(&token) else {
                 return;
             };
+            // A subflow that takes the place of the first one is as regular as that was.
+            let backup = backup || (self.policy == Policy::Backup && pair.local != c.local.ip());
             let remote_id = c
                 .announced
                 .iter()
                 .find(|(_, a)| **a == pair.remote)
                 .map_or(0, |(id, _)| *id);
             let deadline = now + ATTEMPT_TIMEOUT;
-            c.pending.insert(pair, deadline);
+            c.pending.push((pair, deadline));
             if let Some(r) = c.retry.get_mut(&pair) {
                 r.at = deadline + RETRY_FIRST;
             }
@@ -648,12 +669,12 @@ impl Manager {
     pub fn endpoint_add(
         &mut self,
         now: Instant,
-        address: IpAddr,
+        (address, port): (IpAddr, Option<u16>),
         flags: EndpointFlags,
         id: Option<u8>,
         out: &mut Vec<Command>,
     ) -> Result<Endpoint, EndpointError> {
-        let endpoint = self.endpoints.add(address, flags, id)?;
+        let endpoint = self.endpoints.add(address, port, flags, id)?;
         self.endpoint_came(now, address, out);
         Ok(endpoint)
     }
@@ -682,14 +703,15 @@ impl Manager {
             let Some(c) = self.conns.get_mut(&token) else {
                 continue;
             };
-            let initial = c.local.ip() == endpoint.address;
-            let id = if initial { 0 } else { endpoint.id };
             let told = c.told.remove(&endpoint.id);
+            // The initial address itself is 0; announced with a port it has an identifier too.
+            let initial = c.local.ip() == endpoint.address && !told;
+            let id = if initial { 0 } else { endpoint.id };
             let used = c
                 .subflows
                 .values()
                 .any(|s| s.local.ip() == endpoint.address)
-                || c.pending.keys().any(|p| p.local == endpoint.address);
+                || c.pending.iter().any(|(p, _)| p.local == endpoint.address);
             c.lost.retain(|pair| pair.local != endpoint.address);
             c.retry.retain(|pair, _| pair.local != endpoint.address);
             c.reannounce.remove(&endpoint.address);
@@ -767,6 +789,8 @@ impl Manager {
             // Every endpoint that is named here exists.
             let _ = match wanted(e.address) {
                 None => self.endpoint_remove(which, out),
+                // Announced anew, under another identifier.
+                Some(new) if new.port != e.port => self.endpoint_remove(which, out),
                 Some(new) if new.flags != e.flags => {
                     self.endpoint_change(now, which, new.flags, out)
                 }
@@ -775,7 +799,7 @@ impl Manager {
         }
         for e in &config.endpoints {
             if self.endpoints.of(e.address).is_none_or(|old| old.implicit) {
-                let _ = self.endpoint_add(now, e.address, e.flags, None, out);
+                let _ = self.endpoint_add(now, (e.address, e.port), e.flags, None, out);
             }
         }
         let limits = Limits {
@@ -832,7 +856,7 @@ fn new_conn(server: bool, local: SocketAddr, remote: SocketAddr) -> Conn {
         deny_join_initial: false,
         announced: BTreeMap::new(),
         subflows: BTreeMap::new(),
-        pending: BTreeMap::new(),
+        pending: Vec::new(),
         retry: BTreeMap::new(),
         lost: BTreeSet::new(),
         given_up: BTreeSet::new(),

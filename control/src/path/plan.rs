@@ -29,6 +29,8 @@ pub(super) struct Ends<'a> {
     pub(super) used: &'a [Pair],
     /// Pairs that worked once and failed.
     pub(super) lost: &'a [Pair],
+    /// Subflows that there may be.
+    pub(super) subflows: usize,
 }
 
 /// True where both ends are on the same network, so that pairs that need no router, and
@@ -45,7 +47,8 @@ fn on_link(local: &LocalAddress, remote: IpAddr) -> bool {
 }
 
 /// Every pair that is wanted and not in use, best first: on one link before routed, then
-/// those whose ends have the fewest subflows.
+/// those whose ends have the fewest subflows. A pair of which several subflows are wanted is
+/// listed as often.
 pub(super) fn wanted(
     policy: Policy,
     endpoints: &Endpoints,
@@ -70,11 +73,12 @@ pub(super) fn wanted(
     if policy == Policy::None {
         return Vec::new();
     }
+    let mesh = matches!(policy, Policy::Fullmesh | Policy::Backup);
     for pair in ends.lost {
         want(pair.local, pair.remote);
     }
     for e in endpoints.iter().filter(|e| !e.implicit) {
-        if e.flags.fullmesh || (e.flags.subflow && policy == Policy::Fullmesh) {
+        if e.flags.fullmesh || (e.flags.subflow && mesh) {
             for remote in &known {
                 want(e.address, *remote);
             }
@@ -85,7 +89,7 @@ pub(super) fn wanted(
             want(e.address, remote);
         }
     }
-    if policy == Policy::Fullmesh {
+    if mesh {
         let chosen = endpoints
             .iter()
             .any(|e| !e.implicit && (e.flags.subflow || e.flags.fullmesh));
@@ -97,6 +101,19 @@ pub(super) fn wanted(
                 }
             }
         }
+    }
+
+    if policy == Policy::Ndiffports
+        && let Some(remote) = initial
+        && up(ends.local.ip()).is_some()
+    {
+        let pair = Pair {
+            local: ends.local.ip(),
+            remote,
+        };
+        let there = ends.used.iter().chain(&pairs).filter(|p| **p == pair);
+        let missing = ends.subflows.saturating_sub(there.count());
+        pairs.extend(std::iter::repeat_n(pair, missing));
     }
 
     // Greedy: each choice changes how used the ends of the next ones are.

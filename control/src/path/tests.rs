@@ -165,6 +165,7 @@ fn config(policy: Policy, endpoints: &[(&str, &[&str])]) -> PathConfig {
             .iter()
             .map(|(a, f)| EndpointConfig {
                 address: ip(a),
+                port: None,
                 flags: flags(f),
             })
             .collect(),
@@ -201,6 +202,7 @@ fn announce(id: u8, address: &str) -> Command {
         token: TOKEN,
         id,
         address: ip(address),
+        port: None,
     }
 }
 
@@ -542,7 +544,7 @@ fn endpoints_change_live_connections() {
     let mut out = Vec::new();
     let e = h
         .manager
-        .endpoint_add(h.now, ip(A2), flags(&["signal"]), None, &mut out)
+        .endpoint_add(h.now, (ip(A2), None), flags(&["signal"]), None, &mut out)
         .unwrap();
     assert_eq!(out, [announce(e.id, A2)]);
     h.joined(A2, at(B2, 40001));
@@ -571,7 +573,7 @@ fn endpoints_change_live_connections() {
     out.clear();
     let again = h
         .manager
-        .endpoint_add(h.now, ip(A2), flags(&["signal"]), None, &mut out)
+        .endpoint_add(h.now, (ip(A2), None), flags(&["signal"]), None, &mut out)
         .unwrap();
     assert_eq!(
         out,
@@ -637,4 +639,114 @@ fn plain_tcp_is_none_of_its_business() {
     });
     assert_eq!(commands, []);
     assert_eq!(h.manager.connections(), 0);
+}
+
+#[test]
+fn a_port_is_announced_also_on_the_initial_address() {
+    let mut h = Host::new(Policy::Announce, &[]);
+    assert_eq!(h.established(true), []);
+    let mut out = Vec::new();
+    let mut add = |address, port| {
+        let flags = flags(&["signal"]);
+        h.manager
+            .endpoint_add(h.now, (ip(address), Some(port)), flags, None, &mut out)
+            .unwrap()
+            .id
+    };
+    let (first, second) = (add(A1, 8080), add(A2, 8081));
+    let announce = |id, address, port| Command::Announce {
+        token: TOKEN,
+        id,
+        address: ip(address),
+        port: Some(port),
+    };
+    assert_eq!(out, [announce(first, A1, 8080), announce(second, A2, 8081)]);
+    let ports: Vec<SocketAddr> = h.manager.endpoints().announced_ports().collect();
+    assert_eq!(ports, [at(A1, 8080), at(A2, 8081)]);
+    // Lost, it is offered again where it was offered before.
+    let id = h.joined(A2, at(B2, 40001));
+    let mut seen = h.closed(id, A2, at(B2, 40001), "timed out");
+    seen.extend(h.wait(Duration::from_secs(2)).into_iter().map(|(_, c)| c));
+    assert!(seen.contains(&remove(second)), "{seen:?}");
+    assert!(seen.contains(&announce(second, A2, 8081)), "{seen:?}");
+    // The announced one of the initial address goes without the initial address itself.
+    out = Vec::new();
+    h.manager
+        .endpoint_remove(Which::Id(first), &mut out)
+        .unwrap();
+    assert_eq!(out, [remove(first)]);
+}
+
+#[test]
+fn a_join_goes_to_the_announced_port() {
+    let mut h = Host::new(Policy::Fullmesh, &[]);
+    h.established(false);
+    let commands = h.event(Event::Announced {
+        token: TOKEN,
+        address_id: 5,
+        address: ip(B2),
+        port: Some(8080),
+        subflow: SubflowId(0),
+    });
+    assert!(
+        commands.iter().any(
+            |c| matches!(c, Command::Open { remote, remote_id: 5, .. } if *remote == at(B2, 8080))
+        ),
+        "{commands:?}"
+    );
+    assert!(
+        commands
+            .iter()
+            .all(|c| !matches!(c, Command::Open { remote, .. } if *remote == at(B2, 80))),
+        "{commands:?}"
+    );
+}
+
+#[test]
+fn ndiffports_opens_the_initial_pair_several_times() {
+    let mut h = Host::new(Policy::Ndiffports, &[]);
+    let again = open(A1, at(B1, 80), 0, 0);
+    assert_eq!(h.established(false), [again; 3], "four with the first");
+    for _ in 0..3 {
+        h.joined(A1, at(B1, 80));
+    }
+    assert_eq!(h.wait(Duration::from_secs(10)), []);
+    // One fails, and one is opened in its place.
+    let seen = h.closed(2, A1, at(B1, 80), "timed out");
+    let seen: Vec<Command> = seen
+        .into_iter()
+        .chain(h.wait(Duration::from_secs(2)).into_iter().map(|(_, c)| c))
+        .collect();
+    assert_eq!(seen, [again]);
+    // The peer announces; that is another policy.
+    assert_eq!(h.announced(1, B2), []);
+    // Servers wait to be joined.
+    let mut h = Host::new(Policy::Ndiffports, &[]);
+    assert_eq!(h.established(true), []);
+}
+
+#[test]
+fn several_attempts_of_one_pair_are_given_up_one_by_one() {
+    let mut h = Host::new(Policy::Ndiffports, &[]);
+    h.established(false);
+    h.joined(A1, at(B1, 80));
+    let seen = h.wait(Duration::from_millis(3500));
+    let abandoned = |c: &Command| matches!(c, Command::Abandon { .. });
+    let count = seen.iter().filter(|(_, c)| abandoned(c)).count();
+    assert_eq!(count, 2, "{seen:?}");
+}
+
+#[test]
+fn backup_is_a_mesh_whose_other_paths_wait() {
+    let mut h = Host::new(Policy::Backup, &[]);
+    h.established(false);
+    let backup = |command: &Command| match command {
+        Command::Open { local, backup, .. } => (*local, *backup),
+        other => panic!("{other:?}"),
+    };
+    let opened: Vec<_> = h.announced(1, B2).iter().map(backup).collect();
+    assert!(!opened.is_empty());
+    for (local, backup) in opened {
+        assert_eq!(backup, local != ip(A1));
+    }
 }

@@ -187,6 +187,45 @@ pub fn copy_and_sum(dst: &mut [u8], src: &[u8]) -> Sum {
     })
 }
 
+/// One of the ways to sum that this CPU knows. [`sum`] and [`copy_and_sum`] take the fastest;
+/// this is for measuring the others beside it.
+#[derive(Copy, Clone)]
+pub struct Implementation(simd::Kernel);
+
+impl core::fmt::Debug for Implementation {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl Implementation {
+    /// All of them, fastest first.
+    pub fn all() -> impl Iterator<Item = Self> {
+        simd::available().map(Self)
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// As [`sum`].
+    #[must_use]
+    pub fn sum(&self, bytes: &[u8]) -> Sum {
+        Sum::from_native(self.0.sum(bytes))
+    }
+
+    /// As [`copy_and_sum`].
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ.
+    pub fn copy_and_sum(&self, dst: &mut [u8], src: &[u8]) -> Sum {
+        Sum::from_native(self.0.copy_and_sum(dst, src))
+    }
+}
+
 /// The checksum field after one 16-bit word under it changed (RFC 1624 eqn. 3).
 #[inline]
 #[must_use]

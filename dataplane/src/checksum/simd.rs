@@ -12,8 +12,7 @@ use super::scalar;
 /// One implementation of both operations, runnable on this CPU.
 #[derive(Copy, Clone)]
 pub(super) struct Kernel {
-    /// For test messages.
-    #[cfg_attr(not(test), expect(dead_code))]
+    /// What it runs on.
     pub(super) name: &'static str,
     /// SAFETY contract: the CPU supports what `name` says.
     sum: unsafe fn(&[u8]) -> u64,

@@ -180,3 +180,18 @@ proptest! {
         prop_assert!(!s.matches(s.finish() ^ 1));
     }
 }
+
+#[test]
+fn implementations_are_named_once_and_agree() {
+    let bytes: Vec<u8> = (0..1460u32).map(|n| (n * 7) as u8).collect();
+    let mut names = Vec::new();
+    for implementation in Implementation::all() {
+        let mut copy = vec![0; bytes.len()];
+        assert_eq!(implementation.sum(&bytes), sum(&bytes));
+        assert_eq!(implementation.copy_and_sum(&mut copy, &bytes), sum(&bytes));
+        assert_eq!(copy, bytes);
+        assert!(!names.contains(&implementation.name()));
+        names.push(implementation.name());
+    }
+    assert_eq!(names.last(), Some(&"scalar"));
+}

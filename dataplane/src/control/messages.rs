@@ -81,6 +81,10 @@ pub struct MptcpSetup {
     pub window_option: bool,
     /// Set flag C: no subflows to the address and port of the first one.
     pub deny_join_id0: bool,
+    /// Receive window of a connection at the most, bytes.
+    pub receive_buffer_max: u32,
+    /// Unacknowledged data of a connection at the most, bytes.
+    pub send_buffer_max: u32,
 }
 
 /// One interface as the control plane prepared it.

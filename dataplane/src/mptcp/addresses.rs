@@ -1,7 +1,8 @@
 //! Addresses: ours to announce, the peer's to learn (RFC 8684 §3.4).
 //!
-//! Each announced address has its own timer: one that is never echoed does not hold back
-//! the others.
+//! One announcement is under way at a time, until its echo or for [`ECHO_PATIENCE`]: Linux has
+//! one place for an announcement that its worker has not seen yet, and drops the next. Each
+//! address repeats by its own timer, so one that is never echoed does not hold back the others.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -11,12 +12,14 @@ use super::key;
 use super::state::Core;
 use super::subflow::{Subflow, Withdrawn};
 use crate::counters::Counter;
-use crate::time::Instant;
+use crate::time::{Duration, Instant};
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
 use crate::wire::types::{AddressId, FourTuple};
 
 /// Transmissions of an ADD_ADDR without echo: one and three repetitions.
 const ADD_ADDR_SENT_MAX: u8 = 4;
+/// How long an announcement without echo holds back the next.
+const ECHO_PATIENCE: Duration = Duration::from_millis(100);
 /// Transmissions of a REMOVE_ADDR. Nothing acknowledges it, and without it the peer would go
 /// on trying an address that is gone, so it is said three times.
 const REMOVE_ADDR_SENT_MAX: u8 = 3;
@@ -57,6 +60,8 @@ struct Remote {
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     announced: Vec<Announced>,
+    /// The last announcement waits for its echo: until then, no other.
+    under_way: Option<(AddressId, Instant)>,
     /// Withdrawals that are still repeated. As many as were ever announced at once.
     gone: Vec<Gone>,
     /// Paths on which the peer reset a subflow for good (MP_TCPRST without T): our address,
@@ -104,6 +109,12 @@ impl Addresses {
     /// What the peer calls an address of ours: what it was announced as. The port decides
     /// between announcements that differ in nothing else.
     fn announced_id_of(&self, local: SocketAddr) -> Option<AddressId> {
+        let at = |a: &&Announced| a.addr == local.ip() && a.port == Some(local.port());
+        if self.initial_local != Some(local)
+            && let Some(named) = self.announced.iter().find(at)
+        {
+            return Some(named.id);
+        }
         if self.initial_local.is_some_and(|l| l.ip() == local.ip()) {
             return Some(AddressId::INITIAL);
         }
@@ -168,8 +179,14 @@ impl Addresses {
 
     /// When an announcement is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let hold = self
+            .under_way
+            .map_or(Instant::default(), |(_, until)| until);
         let announced = self.announced.iter().filter_map(|a| a.next);
-        announced.chain(self.gone.iter().map(|g| g.next)).min()
+        announced
+            .map(|at| at.max(hold))
+            .chain(self.gone.iter().map(|g| g.next))
+            .min()
     }
 }
 
@@ -267,6 +284,9 @@ impl Core {
             if entry.next.is_none_or(|at| at > cx.now) {
                 continue;
             }
+            if self.addresses.under_way.is_some_and(|(_, at)| cx.now < at) {
+                return;
+            }
             let mut next = None;
             if entry.sent < ADD_ADDR_SENT_MAX {
                 // Another subflow each time: the first may be the reason for the silence.
@@ -286,6 +306,13 @@ impl Core {
                 } else {
                     Counter::AddAddrTxDrop
                 });
+                // A longer path takes longer to echo.
+                let rtt = subflow.and_then(|i| self.subflows[i].tcp.srtt());
+                let patience = ECHO_PATIENCE.max(rtt.unwrap_or_default() * 2);
+                // Version 0 echoes nothing, so there is nothing to wait for.
+                if self.version.authenticates_addresses() {
+                    self.addresses.under_way = Some((entry.id, cx.now + patience));
+                }
                 next = Some(cx.now + cx.config.add_addr_timeout * (1 << entry.sent.min(8)));
             }
             let entry = &mut self.addresses.announced[n];
@@ -382,6 +409,10 @@ impl Core {
                 token,
                 address_id: id.0,
             });
+        }
+        if self.addresses.under_way.is_some_and(|(last, _)| last == id) {
+            self.addresses.under_way = None;
+            self.send_announcements(cx);
         }
     }
 

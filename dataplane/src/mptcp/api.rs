@@ -7,6 +7,7 @@ use std::ops::Range;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
+use super::autotune::WindowLedger;
 use super::config::{MptcpConfig, Secrets, WorkerShare};
 use super::event::Event;
 use super::recv::RecvStream;
@@ -70,6 +71,8 @@ pub struct Cx<'a> {
     pub secrets: &'a Secrets,
     /// Which worker this is.
     pub worker: WorkerShare,
+    /// The frames that windows promise.
+    pub windows: &'a mut WindowLedger,
 }
 
 /// A change of the engine's flow table.

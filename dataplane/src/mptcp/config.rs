@@ -79,9 +79,12 @@ pub struct MptcpConfig {
     pub scheduler: SchedulerKind,
     /// Subflow settings; `mss` and `option_room` are overwritten per path.
     pub tcp: TcpConfig,
-    /// In-order bytes the application may leave unread: the connection-level window.
+    /// In-order bytes that an application may leave unread at first. The window grows with
+    /// what is read in a round trip.
+    pub recv_buffer_initial: u32,
+    /// The connection-level window at the most.
     pub recv_buffer_bytes: u32,
-    /// Frames the receive side of one connection may pin.
+    /// Frames that one connection's window may promise at the most.
     pub recv_buffer_frames: u32,
     /// Unacknowledged bytes the send queue may own.
     pub send_buffer_bytes: u32,
@@ -117,10 +120,13 @@ impl Default for MptcpConfig {
             connect_version: Version::V1,
             scheduler: SchedulerKind::default(),
             tcp: TcpConfig::default(),
-            recv_buffer_bytes: 4 << 20,
-            recv_buffer_frames: 8192,
-            send_buffer_bytes: 4 << 20,
-            send_buffer_frames: 8192,
+            // As Linux (tcp_rmem[1]).
+            recv_buffer_initial: 128 << 10,
+            // 1 Gb/s over 250 ms, or 10 Gb/s over 25.
+            recv_buffer_bytes: 32 << 20,
+            recv_buffer_frames: 32_768,
+            send_buffer_bytes: 32 << 20,
+            send_buffer_frames: 32_768,
             subflows_max: 8,
             remote_addresses_max: 8,
             window_option: false,

@@ -240,7 +240,7 @@ impl<A: Application> Connection<A> {
     /// first one (RFC 8684 §3.1). `None`: it never will.
     #[must_use]
     pub fn may_join(&self) -> Option<bool> {
-        self.core.is_mptcp().then_some(self.core.fully_established)
+        self.core.is_mptcp().then_some(self.core.may_open())
     }
 
     /// Joins of the peer that wait for their third ACK.
@@ -295,13 +295,17 @@ impl<A: Application> Connection<A> {
     /// The frame pool runs low: copies out received data that waits (copybreak). Returns
     /// how many frames went home.
     pub fn release_frames(&mut self, cx: &mut Cx<'_>) -> u64 {
-        let core = &mut self.core;
-        let mut freed = core.rx.release_frames() + core.reassembly.release_frames();
-        for s in &mut core.subflows {
-            freed += s.rx.release_frames() + s.tcp.release_frames();
-        }
-        cx.counters.add(Counter::RxCopybreak, freed);
-        freed
+        self.core.release_frames(cx)
+    }
+
+    /// Others need the frames that an idle connection's window promises.
+    pub(crate) fn give_windows_back(&mut self, cx: &mut Cx<'_>) {
+        self.core.give_windows_back(cx);
+    }
+
+    /// Frames that its window promises.
+    pub(crate) fn promised_frames(&self) -> u32 {
+        self.core.buffer.frames()
     }
 
     fn serve_reader(&mut self, cx: &mut Cx<'_>) {

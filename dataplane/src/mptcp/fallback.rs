@@ -12,8 +12,11 @@ use super::mapping::Mapping;
 use super::state::{Core, Mode};
 use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
+use crate::tcp::MapRef;
+use crate::time::{Duration, Instant};
 use crate::wire::mptcp::{MptcpOption, reset_reason};
 use crate::wire::packet::TcpPacket;
+use crate::wire::tcp::SeqNumber;
 
 /// Segments without MPTCP options in a row, on the only subflow, that mean that options are
 /// being stripped. A single one may be the half of a split segment.
@@ -25,6 +28,31 @@ const BARE_STARTS_MAX: u8 = 2;
 const GAPS_MAX: u8 = 8;
 /// MP_FAIL on ACKs before its loss is the peer's problem.
 const FAIL_SENT_MAX: u8 = 8;
+/// MP_FAIL waits for an infinite mapping of ours for two round trips, and at least so long: a
+/// fraction of the shortest retransmission timeout of its receiver.
+const FAIL_HOLD_MIN: Duration = Duration::from_millis(50);
+
+/// MP_FAIL that ACKs are to carry.
+///
+/// It waits for our own infinite mapping where one is about to leave. Linux answers MP_FAIL
+/// by an infinite mapping on its next new segment, but once our infinite mapping has made it
+/// TCP it builds that segment a DSS too large for the path, and never gets it out. An
+/// infinite mapping that comes first leaves it nothing to answer.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Fail {
+    dsn: u64,
+    /// ACKs yet to carry it.
+    left: u8,
+    /// Until when it waits at the most.
+    held: Option<Instant>,
+}
+
+impl Fail {
+    /// When it is said at the latest.
+    pub(crate) fn due_at(&self) -> Option<Instant> {
+        self.held
+    }
+}
 
 impl Core {
     /// Whether subflow `i` alone has carried everything, in order, both ways.
@@ -41,14 +69,7 @@ impl Core {
     fn may_follow(&self, i: usize) -> bool {
         let s = &self.subflows[i];
         let others = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
-        let contiguous = {
-            let mut next = None;
-            s.sent.iter().all(|t| {
-                let fits = next.is_none_or(|n| n == t.off);
-                next = Some(t.off + u64::from(t.len));
-                fits
-            })
-        };
+        let contiguous = s.sent_to().is_some();
         // Unmapped bytes that were dropped, and ranges that never left, would be skipped.
         let is_the_stream = s.initial && s.rx.continues(self.reassembly.nxt());
         let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
@@ -58,6 +79,14 @@ impl Core {
             && all_left
             && self.reassembly.bytes() == 0
             && !self.subflows.iter().any(others)
+    }
+
+    /// Whether what is in flight on subflow `i`, and what will follow it, is the stream even
+    /// to a receiver that sees no mappings. It is not where the subflow carries again what it
+    /// had carried before: only mappings say so.
+    pub(crate) fn is_linear(&self, i: usize) -> bool {
+        let s = &self.subflows[i];
+        s.sent.is_empty() || s.sent_to() == Some(self.sent_max)
     }
 
     /// Falls back on subflow `i`, or resets it where that is not possible.
@@ -132,14 +161,14 @@ impl Core {
             // The changed bytes are what plain TCP would have delivered; they must not be
             // DATA_ACKed (RFC 8684 §3.7).
             self.send_data_acks = false;
-            self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
-            self.subflows[i].fail_said = true;
+            self.say_fail(cx.now, i, dsn);
             self.fall_back(cx, i, Counter::DssFallback);
-            self.subflows[i].signal(MptcpOption::MpFail { dsn });
+            self.subflows[i].tcp.ack_now();
         } else {
             self.subflows[i].rx.discard(mapping);
             self.subflows[i].reset_fail = Some(dsn);
             self.kill(i, Some(reset_reason::MIDDLEBOX), "wrong DSS checksum");
+            self.on_spoiled(cx, false);
         }
     }
 
@@ -151,8 +180,10 @@ impl Core {
         cx.counters.inc(Counter::MPFailRx);
         let answers = if self.mode == Mode::Tcp {
             // The answer to ours, a repetition, or it was overtaken by the infinite mapping.
+            // Now that both ends know, DATA_ACKs tell nothing but that the sender may let go:
+            // Linux needs room before it can send the segment with its infinite mapping.
             self.subflows[i].fail = None;
-            self.send_data_acks = false;
+            self.send_data_acks = !self.infinite_map_heard;
             self.fallback == Some(Counter::DssFallback)
         } else {
             let may = self.may_follow(i);
@@ -174,6 +205,7 @@ impl Core {
     /// An infinite mapping from the peer: it has fallen back.
     pub(crate) fn on_infinite_mapping(&mut self, cx: &mut Cx<'_>, i: usize) {
         cx.counters.inc(Counter::InfiniteMapRx);
+        self.infinite_map_heard = true;
         self.fall_back_if(cx, i, Counter::DssFallback, self.may_follow(i));
         if self.mode == Mode::Tcp {
             self.subflows[i].fail = None;
@@ -283,7 +315,7 @@ impl Core {
     /// Falls back without a word: what carries an option does not arrive. The peer learns it
     /// from bare data (RFC 8684 §3.7).
     pub(crate) fn fall_back_mute(&mut self, cx: &mut Cx<'_>, i: usize, reason: Counter) {
-        if !self.may_fall_back(i) {
+        if !self.may_fall_back(i) || !self.is_linear(i) {
             return;
         }
         self.fall_back(cx, i, reason);
@@ -304,7 +336,7 @@ impl Core {
         }
         // A join whose fate is open decides: what is dropped now could never be made good
         // on the only subflow.
-        let room = u64::from(cx.config.recv_buffer_bytes / 2);
+        let room = u64::from(self.buffer.bytes() / 2);
         if next && self.may_follow(i) && s.rx.held_bytes() as u64 <= room {
             return true;
         }
@@ -363,17 +395,79 @@ impl Core {
             // arrive there, could not know; where none pass it is harmless.
             let dsn = self.rcv_space.dsn(self.reassembly.nxt()).0;
             cx.counters.inc(Counter::MPFailTx);
-            self.subflows[i].fail = Some((dsn, FAIL_SENT_MAX));
-            self.subflows[i].fail_said = true;
+            self.say_fail(cx.now, i, dsn);
         }
         self.fall_back(cx, i, Counter::DssFallback);
     }
 
-    /// MP_FAIL to attach to an ACK.
-    pub(crate) fn next_fail(&mut self, i: usize) -> Option<MptcpOption> {
+    /// ACKs of subflow `i` will carry MP_FAIL.
+    fn say_fail(&mut self, now: Instant, i: usize, dsn: u64) {
         let s = &mut self.subflows[i];
-        let (dsn, left) = s.fail?;
-        s.fail = (left > 1).then(|| (dsn, left - 1));
-        Some(MptcpOption::MpFail { dsn })
+        s.fail_said = true;
+        s.fail = Some(Fail {
+            dsn,
+            left: FAIL_SENT_MAX,
+            // One round trip until what is in flight makes room, another for the answer.
+            held: s.tcp.srtt().map(|srtt| now + (srtt * 2).max(FAIL_HOLD_MIN)),
+        });
+    }
+
+    /// Until when MP_FAIL of subflow `i` waits for our infinite mapping to arrive: the one
+    /// that has left, or the one that will once what is in flight has made room.
+    fn fail_held(&self, now: Instant, i: usize) -> Option<Instant> {
+        let s = &self.subflows[i];
+        let waits = match self.infinite_map_from {
+            Some(from) => s.acked_to <= from,
+            None => self.infinite_map_due && (!s.sent.is_empty() || s.burst.is_some()),
+        };
+        (s.fail?.held).filter(|until| waits && *until > now)
+    }
+
+    /// MP_FAIL that has waited is said when it need not wait any longer, even if nothing
+    /// else asks for an ACK.
+    pub(crate) fn release_fail(&mut self, now: Instant, i: usize) {
+        if self.subflows[i].fail.is_some_and(|f| f.held.is_some())
+            && self.fail_held(now, i).is_none()
+        {
+            let s = &mut self.subflows[i];
+            s.fail = s.fail.map(|f| Fail { held: None, ..f });
+            s.tcp.ack_now();
+        }
+    }
+
+    /// MP_FAIL to attach to an ACK.
+    pub(crate) fn next_fail(&mut self, now: Instant, i: usize) -> Option<MptcpOption> {
+        if self.fail_held(now, i).is_some() {
+            return None;
+        }
+        let s = &mut self.subflows[i];
+        let fail = s.fail?;
+        let left = fail.left - 1;
+        s.fail = (left > 0).then_some(Fail {
+            left,
+            held: None,
+            ..fail
+        });
+        Some(MptcpOption::MpFail { dsn: fail.dsn })
+    }
+
+    /// The infinite mapping on a FIN, when there was no data any more to announce it: the
+    /// peer has to learn that this FIN ends the stream.
+    pub(crate) fn infinite_mapping_on_fin(
+        &self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        seq: SeqNumber,
+    ) -> Option<MptcpOption> {
+        if !self.infinite_map_due || self.fallback != Some(Counter::DssFallback) {
+            return None;
+        }
+        let map = MapRef {
+            dsn: self.send.nxt(),
+            ssn: self.subflows[i].ssn(seq),
+            len: 0,
+            csum: 0,
+        };
+        self.data_option(cx, i, map).0
     }
 }

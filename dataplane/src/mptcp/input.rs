@@ -76,6 +76,7 @@ impl Core {
             return self.on_reset(cx, i, packet, cause);
         }
         if !verdict.valid {
+            self.check_repeated_syn_ack(cx, i, packet);
             return self.check_repeated_start(cx, i, packet);
         }
         self.heard(cx, i, verdict.acked_bytes > 0);
@@ -107,13 +108,17 @@ impl Core {
         if self.subflows[i].death.is_none() {
             let held = self.subflows[i].fin_held;
             let crowded = !has_mptcp && !packet.options.sack.is_empty();
+            let fin = packet.flags.contains(Flags::FIN);
+            // What was lost in front of it may come again with the mapping it first had.
+            self.subflows[i].fin_was_bare |= fin && !has_mptcp && !crowded;
+            let bare = self.subflows[i].fin_was_bare;
             if verdict.fin && crowded && self.may_be_last_word(i) {
                 // A FIN in the middle of a loss may have no room but for SACK blocks. What
                 // it ends, the subflow or the stream, the next acknowledgments tell.
                 self.subflows[i].fin_held = true;
             } else if verdict.fin || (held && (!crowded || self.mode == Mode::Tcp)) {
                 self.subflows[i].fin_held = false;
-                self.check_bare_fin(cx, i, has_mptcp || crowded);
+                self.check_bare_fin(cx, i, !bare && (has_mptcp || crowded));
                 self.on_fin(i);
             }
         }
@@ -154,6 +159,7 @@ impl Core {
         let mut reason = None;
         let mut transient = None;
         let mut fastclose = false;
+        let mut spoiled = false;
         for option in &packet.options.mptcp {
             match *option {
                 MptcpOption::TcpRst { reason: r, flags } if self.version.explains_resets() => {
@@ -164,7 +170,10 @@ impl Core {
                 MptcpOption::FastClose { receiver_key } if self.version.explains_resets() => {
                     fastclose |= Some(receiver_key) == self.local.map(|k| k.key);
                 }
-                MptcpOption::MpFail { .. } => cx.counters.inc(Counter::MPFailRx),
+                MptcpOption::MpFail { .. } => {
+                    cx.counters.inc(Counter::MPFailRx);
+                    spoiled = true;
+                }
                 _ => {}
             }
         }
@@ -189,6 +198,8 @@ impl Core {
             self.finish(CloseReason::LocalAbort);
         } else if fastclose && self.is_mptcp() {
             self.on_fastclose(cx);
+        } else if spoiled {
+            self.on_spoiled(cx, true);
         }
     }
 
@@ -202,6 +213,7 @@ impl Core {
             s.acked_to = s.acked_to.max(end);
             if self.mode == Mode::Tcp {
                 self.acknowledge_stream(cx, end);
+                self.release_fail(cx.now, i);
             }
         }
     }
@@ -307,6 +319,7 @@ impl Core {
     fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
         // An answer to a SYN's data may come from a server that has no keys yet and so sends no
         // DATA_ACK (RFC 8684 Figure 19, erratum 6609).
+        self.dss_heard = true;
         let early = dss.data_ack.is_none() && self.subflows[i].tcp.syn_data_acked() > 0;
         if early {
             self.subflows[i].dss_seen = true;
@@ -314,7 +327,10 @@ impl Core {
             self.confirm(cx, i);
         }
         if let Some(ack) = dss.data_ack {
-            self.on_data_ack(cx, i, ack, packet.window);
+            // A window option beside it says what the header's window does not.
+            let is_window = |o: &MptcpOption| matches!(o, MptcpOption::Window { .. });
+            let told = self.may_use_window_option() && packet.options.mptcp.iter().any(is_window);
+            self.on_data_ack(cx, i, ack, packet.window, told);
         }
         let mapping = match self.version.read_mapping(dss, self.checksum) {
             Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
@@ -334,6 +350,9 @@ impl Core {
         }
         if !self.covers(i, packet, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
+            if !packet.payload.is_empty() {
+                self.on_astray(cx, i);
+            }
             return;
         }
         // With checksums the bytes themselves will tell.
@@ -346,7 +365,7 @@ impl Core {
             // comes again; a reset would leave nothing for it to come on.
             let dropped = self.subflows[i].rx.drop_held();
             cx.counters.add(Counter::UnmappedDrop, dropped as u64);
-            return;
+            return self.on_astray(cx, i);
         }
         self.declare(cx, i, &mapping, dss.data_fin);
     }
@@ -359,11 +378,18 @@ impl Core {
     }
 
     /// Something has put bytes into the subflow: this segment's mapping begins at bytes that
-    /// came without one before, and ends before the segment does. Or it has taken some out:
+    /// came without one before, and ends before the segment does; or it begins at bytes that
+    /// an earlier segment had beyond the end of its own. Or something has taken bytes out:
     /// the mapping begins inside the segment, and ends behind it. No sender maps like that,
     /// and a box that splits segments does one or the other.
-    fn is_shifted(&self, i: usize, packet: &TcpPacket, mapping: &DssMapping, fin: bool) -> bool {
-        let s = &self.subflows[i];
+    fn is_shifted(
+        &mut self,
+        i: usize,
+        packet: &TcpPacket,
+        mapping: &DssMapping,
+        fin: bool,
+    ) -> bool {
+        let s = &mut self.subflows[i];
         let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
@@ -377,7 +403,13 @@ impl Core {
             && s.rx.held_bytes() > 0
             && !s.rx.front_is_mapped()
             && s.rx_position(mapping.ssn) == Some(s.rx.pos());
-        grown || (early > 0 && late > 0)
+        let position = s.rx_position(mapping.ssn);
+        let claims_overhang = early < 0 && position.is_some() && s.rx.overhang() == position;
+        if late < 0 {
+            let len = u64::from(mapping.len) - u64::from(fin);
+            s.rx.set_overhang(position.map(|p| p + len));
+        }
+        grown || claims_overhang || (early > 0 && late > 0)
     }
 
     /// RFC 8684 §3.3.1: a mapping covers at least part of the segment that carries it.
@@ -458,7 +490,7 @@ impl Core {
         }
     }
 
-    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck, window: u16) {
+    fn on_data_ack(&mut self, cx: &mut Cx<'_>, i: usize, ack: DataAck, window: u16, told: bool) {
         let end = self.send.nxt() + u64::from(self.closing.fin().is_some());
         let Some(ack) = self.snd_space.offset(ack.value, ack.wide, self.send.una()) else {
             return;
@@ -468,7 +500,7 @@ impl Core {
             return;
         }
         self.subflows[i].confirmed = true;
-        if !self.window.peer_speaks() {
+        if !self.window.peer_speaks() && !told {
             // RFC 8684 §3.3.4: relative to the DATA_ACK, and never to the left. It is the window
             // of this segment: TCP keeps another if this one came late or was sent again.
             let window = u64::from(self.subflows[i].tcp.scaled_window(window));
@@ -504,6 +536,7 @@ impl Core {
             }
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
+                    self.subflows[i].astray = 0;
                     self.was_multipath |= !self.subflows[i].initial;
                     let end = off + chain.len() as u64;
                     self.rx_news |= self
@@ -526,11 +559,7 @@ impl Core {
         });
         // RFC 8684 §3.3.1: a receive window without a mapping ends the subflow.
         let s = &self.subflows[i];
-        let window = cx
-            .config
-            .recv_buffer_bytes
-            .min(cx.config.recv_buffer_frames.saturating_mul(512));
-        let limit = usize::try_from(window / 2).unwrap_or(usize::MAX);
+        let limit = usize::try_from(self.buffer.bytes() / 2).unwrap_or(usize::MAX);
         if !s.rx.front_is_mapped() && s.rx.held_bytes() > limit {
             let held = s.rx.held_bytes() as u64;
             self.options_vanished(cx, i);

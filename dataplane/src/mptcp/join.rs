@@ -24,23 +24,29 @@ use crate::wire::types::Token;
 pub(crate) const JOINS_PENDING_MAX: usize = 4;
 
 impl Core {
+    /// Whether subflows may be opened. A server has the keys confirmed by the handshake, but a
+    /// DSS has to come, too (RFC 8684 §3.1).
+    pub(crate) fn may_open(&self) -> bool {
+        self.is_mptcp() && self.fully_established && self.dss_heard
+    }
+
     /// Opens a subflow by MP_JOIN.
     pub(crate) fn open_subflow(
         &mut self,
         cx: &mut Cx<'_>,
         mut path: SubflowPath,
     ) -> Result<SubflowId, OpenError> {
-        if !self.is_mptcp() || !self.fully_established {
+        if !self.may_open() {
             return Err(OpenError::NotMptcp);
         }
         if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
             return Err(OpenError::Closing);
         }
-        if self.subflows.len() >= usize::from(cx.config.subflows_max) {
-            return Err(OpenError::Limit);
-        }
         if self.subflows.iter().any(|s| s.tuple() == path.tuple) {
             return Err(OpenError::Exists);
+        }
+        if !self.make_room_for_attempt(cx) {
+            return Err(OpenError::Limit);
         }
         let remote = path.tuple.remote;
         if self.remote_denies_join && self.addresses.is_initial(remote) {
@@ -85,7 +91,7 @@ impl Core {
         if backup {
             cx.counters.inc(Counter::MPJoinSynBackupRx);
         }
-        let reject = self.join_obstacle(cx, token).or_else(|| {
+        let reject = self.join_obstacle(token).or_else(|| {
             // A repeated SYN reaches its subflow by the flow table, not this way.
             let taken = self.subflows.iter().any(|s| s.tuple() == path.tuple);
             taken.then_some(JoinReject::Malformed)
@@ -108,10 +114,7 @@ impl Core {
         let Ok(template) = template(&path) else {
             return Err(JoinReject::Malformed);
         };
-        if !self.make_room_for_join(cx) {
-            cx.counters.inc(Counter::MPJoinPendingOverflow);
-            return Err(JoinReject::Limit);
-        }
+        self.make_room_for_join(cx)?;
         path.remote_id = address_id;
         path.local_id = self.local_id_of(path.tuple.local);
         let tcp = accepted_tcp(cx, &path, syn, true, &FastOpenSyn::default());
@@ -130,25 +133,67 @@ impl Core {
         self.subflows.iter().filter(pending).count()
     }
 
-    /// Whether one more join may wait. Who knows the token can send any number of SYNs; one
-    /// that has not answered in time gives way, so that the path of the true peer stays open.
-    fn make_room_for_join(&mut self, cx: &mut Cx<'_>) -> bool {
-        if self.joins_pending() < JOINS_PENDING_MAX {
-            return true;
+    fn is_full(&self, cx: &Cx<'_>) -> bool {
+        let live = self.subflows.iter().filter(|s| s.death.is_none()).count();
+        live >= usize::from(cx.config.subflows_max)
+    }
+
+    /// A subflow in this phase that the other end has left unanswered for a timeout.
+    fn unanswered(&self, phase: Phase) -> Option<usize> {
+        self.subflows
+            .iter()
+            .position(|s| s.phase == phase && s.death.is_none() && s.tcp.handshake_attempts() > 0)
+    }
+
+    /// Whether one more join may wait. Who knows the token can send any number of SYNs, and a
+    /// box may let SYNs through but not what answers them; one that has not answered in time
+    /// gives way, so that the path of the true peer stays open.
+    fn make_room_for_join(&mut self, cx: &mut Cx<'_>) -> Result<(), JoinReject> {
+        let full = self.is_full(cx);
+        if !full && self.joins_pending() < JOINS_PENDING_MAX {
+            return Ok(());
         }
-        let late = self.subflows.iter().position(|s| {
-            let pending = s.phase == Phase::JoinAccepted && s.death.is_none();
-            pending && s.tcp.handshake_attempts() > 0
-        });
-        let Some(i) = late else {
-            return false;
+        // What was behind an address that has got another one in between (NAT) stays here until
+        // TCP gives it up.
+        let stale = |s: &Subflow| s.stale && s.death.is_none();
+        let stale = || self.subflows.iter().position(stale).filter(|_| full);
+        let Some(i) = self.unanswered(Phase::JoinAccepted).or_else(stale) else {
+            cx.counters.inc(if full {
+                Counter::MPJoinRejected
+            } else {
+                Counter::MPJoinPendingOverflow
+            });
+            return Err(JoinReject::Limit);
         };
         cx.counters.inc(Counter::MPJoinPendingEvicted);
         self.kill(i, Some(reset_reason::LACK_OF_RESOURCES), "gave way");
+        Ok(())
+    }
+
+    /// Whether one more subflow may be tried. While none works, an attempt that nobody answers
+    /// must not keep another path from being tried: it gives way, and may be repeated.
+    fn make_room_for_attempt(&mut self, cx: &Cx<'_>) -> bool {
+        if !self.is_full(cx) {
+            return true;
+        }
+        if self
+            .subflows
+            .iter()
+            .any(|s| s.was_established && s.death.is_none())
+        {
+            return false;
+        }
+        let Some(i) = self.unanswered(Phase::JoinSyn) else {
+            return false;
+        };
+        self.kill(i, None, "gave way");
+        if let Some(death) = &mut self.subflows[i].death {
+            death.transient = Some(true);
+        }
         true
     }
 
-    fn join_obstacle(&self, cx: &Cx<'_>, token: Token) -> Option<JoinReject> {
+    fn join_obstacle(&self, token: Token) -> Option<JoinReject> {
         let known = self.local.is_some_and(|k| k.token == token);
         if !self.is_mptcp() || !known {
             Some(JoinReject::NotMptcp)
@@ -157,10 +202,6 @@ impl Core {
             Some(JoinReject::NotEstablished)
         } else if self.is_over() || self.closing.closes_subflows(&self.reassembly) {
             Some(JoinReject::Closing)
-        } else if self.subflows.iter().filter(|s| s.death.is_none()).count()
-            >= usize::from(cx.config.subflows_max)
-        {
-            Some(JoinReject::Limit)
         } else {
             None
         }

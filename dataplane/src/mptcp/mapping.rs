@@ -104,6 +104,8 @@ pub(crate) struct RxMappings {
     pos: u64,
     /// Bytes went by without a mapping and were dropped.
     dropped: bool,
+    /// Where a mapping ended before the segment that carried it did.
+    overhang: Option<u64>,
 }
 
 impl RxMappings {
@@ -119,9 +121,28 @@ impl RxMappings {
         self.pos == nxt || (self.held.is_empty() && !self.dropped)
     }
 
+    /// Where the last mapping ended that was shorter than its segment.
+    pub(crate) fn overhang(&self) -> Option<u64> {
+        self.overhang
+    }
+
+    /// A mapping ended at `at`, and the segment that carried it did not.
+    pub(crate) fn set_overhang(&mut self, at: Option<u64>) {
+        self.overhang = at;
+    }
+
     /// Bytes that wait.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held.len()
+    }
+
+    /// Bytes still missing of a mapping of which nothing is released before its checksum is
+    /// verified: they have to fit, however long the peer made it.
+    pub(crate) fn missing_bytes(&self) -> u64 {
+        let at = self.pos + self.held.len() as u64;
+        let front = self.queue.iter().find(|m| m.end() > self.pos);
+        let waits = front.filter(|m| m.pos <= self.pos && m.checksum.is_some() && at > self.pos);
+        waits.map_or(0, |m| m.end().saturating_sub(at))
     }
 
     /// Frames that waiting bytes pin.
@@ -412,6 +433,36 @@ mod tests {
         rx.push(chain(&data[3..8]));
         rx.push(chain(b" mapping"[3..].as_ref()));
         assert_eq!(run(&mut rx), [(0, data.to_vec())]);
+    }
+
+    /// A peer that believes in more window than there is maps more than the buffer holds.
+    #[test]
+    fn what_a_checksum_waits_for_is_known() {
+        let with = |pos, len, checksum| Mapping {
+            checksum,
+            ..map(pos, pos, len)
+        };
+        let checksum = Some(MappingChecksum {
+            dsn: 1,
+            ssn: 1,
+            len: 10,
+            value: 0,
+        });
+        let mut rx = RxMappings::default();
+        rx.declare(with(0, 10, checksum));
+        assert_eq!(rx.missing_bytes(), 0, "nothing waits yet");
+        rx.push(chain(b"abc"));
+        assert_eq!(rx.missing_bytes(), 7);
+        rx.push(chain(b"defghij"));
+        assert_eq!(rx.missing_bytes(), 0);
+        let mut rx = RxMappings::default();
+        rx.declare(with(0, 10, None));
+        rx.push(chain(b"abc"));
+        assert_eq!(
+            rx.missing_bytes(),
+            0,
+            "what needs no checksum leaves at once"
+        );
     }
 
     #[test]

@@ -33,8 +33,10 @@
 //! | `input`, `mapping`, `reassembly`, `recv` | segments in, bytes to the stream |
 //! | `output`, `segmentation`, `sendqueue`, `reinject`, `copies`, `schedulers` | bytes out, once and again |
 //! | `signals`, `options` | segments without payload, option areas |
+//! | `autotune` | how large windows are, and the frames that they promise |
 //! | `window_option` | the connection-level window in an option of its own |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
+//! | `evidence` | what shows that paths do not carry MPTCP |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
 //! Invariants:
@@ -47,6 +49,7 @@
 
 mod addresses;
 mod api;
+mod autotune;
 mod close;
 mod config;
 mod connection;
@@ -54,6 +57,7 @@ mod copies;
 mod coupling;
 mod dsn;
 mod event;
+mod evidence;
 mod fallback;
 mod fastopen;
 mod handshake;
@@ -85,6 +89,7 @@ pub use api::{
     Actions, Application, CloseReason, Cx, Findings, FlowChange, JoinReject, OpenError, Progress,
     SendState, SubflowId, SubflowPath, TxSink,
 };
+pub use autotune::WindowLedger;
 pub(crate) use config::write_socket;
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;

@@ -139,7 +139,8 @@ impl Core {
         let window = self.snd_edge.saturating_sub(self.send.nxt());
         let queue = u64::from(cx.config.send_buffer_bytes).saturating_sub(self.send.bytes());
         let held = u32::try_from(self.send.frames()).unwrap_or(u32::MAX);
-        let frames = cx.config.send_buffer_frames.saturating_sub(held);
+        let frames = cx.windows.send_frames(cx.config.send_buffer_frames);
+        let frames = frames.saturating_sub(held);
         let room = if frames == 0 { 0 } else { window.min(queue) };
         self.blocked = window == 0 && self.send.unacked() == 0;
         if room == 0 {
@@ -273,6 +274,7 @@ impl Core {
         let map = match self.mode {
             Mode::Tcp if self.infinite_map_due => {
                 self.infinite_map_due = false;
+                self.infinite_map_from = Some(plan.off);
                 MapRef {
                     dsn: plan.off,
                     ssn,

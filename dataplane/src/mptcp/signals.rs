@@ -110,8 +110,9 @@ impl Core {
                     self.send_reset(cx, sink, i, frame, seq, ack)
                 }
                 Some(Control::Fin { seq }) => {
-                    let fail = self.next_fail(i);
-                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, fail)
+                    let mapping = self.infinite_mapping_on_fin(cx, i, seq);
+                    let what = mapping.or_else(|| self.next_fail(cx.now, i));
+                    self.send_empty(cx, sink, i, frame, seq, Flags::FIN | Flags::ACK, what)
                 }
                 Some(Control::Probe { seq }) => {
                     self.send_empty(cx, sink, i, frame, seq, Flags::ACK, None)
@@ -295,7 +296,7 @@ impl Core {
         if self.owes_keys(i) {
             return self.capable_ack(cx.config, None);
         }
-        self.next_fail(i).or_else(|| {
+        self.next_fail(cx.now, i).or_else(|| {
             let s = &mut self.subflows[i];
             if s.may_signal(cx.now) {
                 s.signals.pop_front()

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 
 use super::addresses::Addresses;
 use super::api::{CloseReason, Cx, FlowChange, SubflowId};
+use super::autotune::ReceiveBuffer;
 use super::close::Closing;
 use super::dsn::DataSpace;
 use super::event::Event;
+use super::evidence::Spoiled;
 use super::fastopen::FastOpen;
 use super::info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 use super::key::KeyMaterial;
@@ -48,6 +50,8 @@ pub(crate) struct Core {
     pub(crate) remote: Option<KeyMaterial>,
     /// Both sides are known to have both keys.
     pub(crate) fully_established: bool,
+    /// A DSS came over some subflow: options pass on data and its acknowledgments, too.
+    pub(crate) dss_heard: bool,
     /// DSS checksums are in use.
     pub(crate) checksum: bool,
     /// The peer set flag C.
@@ -56,6 +60,10 @@ pub(crate) struct Core {
     pub(crate) fallback: Option<Counter>,
     /// Data beyond the fallback needs an infinite mapping to be announced.
     pub(crate) infinite_map_due: bool,
+    /// From which stream offset on it was announced.
+    pub(crate) infinite_map_from: Option<u64>,
+    /// The peer's arrived: it has fallen back.
+    pub(crate) infinite_map_heard: bool,
     /// DATA_ACKs are sent.
     pub(crate) send_data_acks: bool,
     /// More than one subflow has carried data: falling back is no longer possible.
@@ -84,6 +92,9 @@ pub(crate) struct Core {
     /// What TCP has delivered, or a DATA_FIN, is not DATA_ACKed: since when, and how many
     /// timeouts in a row found it so.
     pub(crate) unheard: Option<(Instant, u32)>,
+    /// Subflows that wrong checksums ended: as the peer says, and as found here.
+    pub(crate) spoiled_tx: Spoiled,
+    pub(crate) spoiled_rx: Spoiled,
     /// Which subflow was last given the head of the stream to repair.
     pub(crate) repairer: Option<SubflowId>,
     /// Holes up to here are resent without waiting for another timeout.
@@ -94,6 +105,7 @@ pub(crate) struct Core {
     // --- receive side ---
     pub(crate) reassembly: Reassembly,
     pub(crate) rx: RecvStream,
+    pub(crate) buffer: ReceiveBuffer,
     pub(crate) window: WindowOption,
     /// The application has not seen the newest bytes.
     pub(crate) rx_news: bool,
@@ -137,10 +149,13 @@ impl Core {
             local,
             remote: None,
             fully_established: false,
+            dss_heard: false,
             checksum: false,
             remote_denies_join: false,
             fallback: None,
             infinite_map_due: false,
+            infinite_map_from: None,
+            infinite_map_heard: false,
             send_data_acks: true,
             was_multipath: false,
             rcv_space: DataSpace::default(),
@@ -156,11 +171,14 @@ impl Core {
             data_rto: None,
             data_rto_backoff: 0,
             unheard: None,
+            spoiled_tx: Spoiled::default(),
+            spoiled_rx: Spoiled::default(),
             repairer: None,
             recover: 0,
             opportunistic: 0,
             reassembly: Reassembly::default(),
             rx: RecvStream::default(),
+            buffer: ReceiveBuffer::default(),
             window: WindowOption::new(cx.config.window_option),
             rx_news: false,
             closing: Closing::default(),
@@ -257,51 +275,49 @@ impl Core {
         self.rx.pinned_frames() + self.reassembly.frames() + subflows
     }
 
-    fn frames_left(&self, cx: &Cx<'_>) -> u64 {
-        u64::from(cx.config.recv_buffer_frames).saturating_sub(self.frames_held() as u64)
+    /// Frames for what comes. What waits beyond a gap lies in the window already.
+    fn frames_left(&self) -> u64 {
+        u64::from(self.buffer.frames()).saturating_sub(self.rx.pinned_frames() as u64)
     }
 
     /// The window at connection level: room for in-order bytes, in bytes and frames.
-    fn free_space(&self, cx: &Cx<'_>) -> u64 {
-        let frames_left = self.frames_left(cx);
-        let bytes_left =
-            u64::from(cx.config.recv_buffer_bytes).saturating_sub(self.rx.len() as u64);
-        // Anything shorter than the copybreak does not keep its frame.
-        bytes_left.min(frames_left * 512)
+    fn free_space(&self) -> u64 {
+        let bytes_left = u64::from(self.buffer.bytes()).saturating_sub(self.rx.len() as u64);
+        bytes_left.min(self.buffer.bytes_in(self.frames_left()))
     }
 
     /// Tells every subflow how much may come.
     pub(crate) fn offer_window(&mut self, cx: &mut Cx<'_>) {
-        let free = self.free_space(cx);
-        self.offer_window_option(cx, free);
+        self.tune_receive_buffer(cx);
+        self.settle_promise(cx, self.frames_held());
+        let free = self.free_space();
+        self.offer_window_option(free);
         if self.windows_are_per_subflow() {
-            return self.offer_subflow_windows(cx, free);
+            return self.offer_subflow_windows(free);
         }
         // A subflow's edge never moves left, so what was offered on one subflow before
         // data arrived on another is still offered: accept up to twice the buffer beyond
         // what was read, then drop without DATA_ACK.
-        let limit = 2 * u64::from(cx.config.recv_buffer_bytes);
+        let limit = 2 * u64::from(self.buffer.bytes());
         let slack = limit.saturating_sub(self.rx.len() as u64);
         self.reassembly.offer(free.max(slack));
         let window = u32::try_from(free).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
-            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
-            s.tcp.set_receive_window(window.saturating_sub(held));
+            s.offer_window(window);
         }
     }
 
     /// The peer knows the connection's window from the option: each subflow's own says what
     /// that subflow may have on its way, and nothing beyond the connection's is expected.
-    fn offer_subflow_windows(&mut self, cx: &Cx<'_>, free: u64) {
+    fn offer_subflow_windows(&mut self, free: u64) {
         self.reassembly.offer(free);
-        let frames_left = self.frames_left(cx);
-        let window = frames_left
-            .saturating_mul(512)
-            .min(u64::from(cx.config.recv_buffer_bytes));
+        let window = self
+            .buffer
+            .bytes_in(self.frames_left())
+            .min(u64::from(self.buffer.bytes()));
         let window = u32::try_from(window).unwrap_or(u32::MAX);
         for s in &mut self.subflows {
-            let held = u32::try_from(s.rx.held_bytes()).unwrap_or(u32::MAX);
-            s.tcp.set_receive_window(window.saturating_sub(held));
+            s.offer_window(window);
         }
     }
 

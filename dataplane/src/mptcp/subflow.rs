@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::api::{SubflowId, SubflowPath};
 use super::dsn::expand32;
+use super::fallback::Fail;
 use super::info::Totals;
 use super::mapping::RxMappings;
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
@@ -130,6 +131,13 @@ pub(crate) struct Subflow {
     pub(crate) join_ack: Option<(Instant, u8)>,
     /// A FIN without a word of MPTCP arrived where there may have been no room for one.
     pub(crate) fin_held: bool,
+    /// Repetitions of the SYN/ACK, and when the last one came.
+    pub(crate) syn_acks: Option<(u8, Instant)>,
+    /// A FIN without a word of MPTCP arrived, perhaps before the data in front of it.
+    pub(crate) fin_was_bare: bool,
+    /// Segments with data, since bytes were last delivered from here, whose mapping is for
+    /// bytes that they do not carry.
+    pub(crate) astray: u8,
     /// It acknowledged a repair that the connection does not acknowledge.
     pub(crate) swallows: bool,
     /// The ACK with MP_CAPABLE has to leave before the first data (RFC 6824 §3.6).
@@ -159,7 +167,7 @@ pub(crate) struct Subflow {
     /// without a mapping.
     pub(crate) bare: u8,
     /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
-    pub(crate) fail: Option<(u64, u8)>,
+    pub(crate) fail: Option<Fail>,
     /// MP_FAIL was sent, or is about to be: the peer's needs no other answer.
     pub(crate) fail_said: bool,
     /// Some DSS arrived on this subflow.
@@ -205,6 +213,19 @@ pub(crate) struct Subflow {
 }
 
 impl Subflow {
+    /// Where in the stream what is in flight ends, if it is one run of the stream.
+    pub(crate) fn sent_to(&self) -> Option<u64> {
+        let mut end = self.sent.front().map_or(0, |t| t.off);
+        self.sent
+            .iter()
+            .all(|t| {
+                let follows = t.off == end;
+                end = t.off + u64::from(t.len);
+                follows
+            })
+            .then_some(end)
+    }
+
     /// Sends to another hardware address from now on.
     pub(crate) fn set_next_hop(&mut self, mac: EthernetAddress) {
         self.path.l2.dst = mac;
@@ -231,6 +252,9 @@ impl Subflow {
             join_ack: None,
             swallows: false,
             fin_held: false,
+            syn_acks: None,
+            fin_was_bare: false,
+            astray: 0,
             third_ack_due: false,
             plain_syn_seen: false,
             rx: RxMappings::default(),
@@ -347,6 +371,19 @@ impl Subflow {
     /// Records a new transmission, for which the queue holds a reference.
     pub(crate) fn push_sent(&mut self, off: u64, len: u32) {
         self.sent.push_back(Sent { off, len });
+    }
+
+    /// The connection has room for `window` bytes. What waits here takes some of it; the rest of
+    /// a mapping that has to be whole fits in any case, or nothing would ever leave again.
+    pub(crate) fn offer_window(&mut self, window: u32) {
+        let held = u32::try_from(self.rx.held_bytes()).unwrap_or(u32::MAX);
+        // A mapping says its length in 16 bits. Less than a segment would not be offered.
+        let missing = match u32::try_from(self.rx.missing_bytes()) {
+            Ok(0) | Err(_) => 0,
+            Ok(missing) => missing.max(self.path.mtu),
+        };
+        self.tcp
+            .set_receive_window(window.saturating_sub(held).max(missing));
     }
 
     /// Whether `off` is outstanding here; if so, the end of that transmission.

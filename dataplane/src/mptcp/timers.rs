@@ -100,6 +100,12 @@ impl Core {
             self.kill(i, reason, "not closed by peer");
             return;
         }
+        if s.fail
+            .is_some_and(|f| f.due_at().is_some_and(|at| at <= cx.now))
+        {
+            self.release_fail(cx.now, i);
+        }
+        let s = &mut self.subflows[i];
         if s.unmapped.is_some_and(|(_, at)| at <= cx.now) {
             s.unmapped = None;
             if self.can_do_without(i) {
@@ -131,7 +137,7 @@ impl Core {
         if consecutive >= OPTIONS_DROPPED_RTOS && self.options_may_be_dropped(i) {
             return self.fall_back_mute(cx, i, Counter::MPCapableDataFallback);
         }
-        if consecutive >= MUTE_RTOS && self.fallback.is_some() {
+        if consecutive >= MUTE_RTOS && self.fallback.is_some() && self.is_linear(i) {
             self.mute = true;
             self.infinite_map_due = false;
         }
@@ -423,6 +429,7 @@ impl Core {
                     s.join_ack.map(|(at, _)| at),
                     s.fin_wait,
                     s.unmapped.map(|(_, at)| at),
+                    s.fail.and_then(|f| f.due_at()),
                     s.signal_due()
                         .filter(|_| s.is_established() && !s.port_down),
                 ]

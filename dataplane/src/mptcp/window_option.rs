@@ -68,7 +68,7 @@ impl WindowOption {
 }
 
 impl Core {
-    fn may_use_window_option(&self) -> bool {
+    pub(crate) fn may_use_window_option(&self) -> bool {
         self.window.enabled
             && self.fully_established
             && self.is_mptcp()
@@ -82,8 +82,8 @@ impl Core {
     }
 
     /// Notes how much may come; wakes a subflow if the peer ought to know at once.
-    pub(crate) fn offer_window_option(&mut self, cx: &Cx<'_>, free: u64) {
-        let buffer = u64::from(cx.config.recv_buffer_bytes);
+    pub(crate) fn offer_window_option(&mut self, free: u64) {
+        let buffer = u64::from(self.buffer.bytes());
         let nxt = self.reassembly.nxt();
         let urgent = self.window.offer(nxt, free, buffer);
         if urgent

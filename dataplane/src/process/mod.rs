@@ -226,18 +226,22 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         subflowless_timeout: Duration::from_millis(m.subflowless_timeout_ms),
         window_option: m.window_option,
         deny_join_initial: m.deny_join_id0,
+        recv_buffer_bytes: m.receive_buffer_max,
+        send_buffer_bytes: m.send_buffer_max,
         ..MptcpConfig::default()
     };
     mptcp.tcp.congestion = m.congestion;
     mptcp.tcp.pacing = m.pacing;
     mptcp.tcp.ecn = m.ecn;
     mptcp.tcp.segment_bytes_max = ports::segment_bytes_max(setup.frame_bytes);
-    // Nothing is advertised that the pool cannot hold: a connection may pin an eighth.
-    mptcp.recv_buffer_frames = mptcp.recv_buffer_frames.min(setup.frames / 8);
-    let bytes = mptcp.recv_buffer_frames.saturating_mul(1420);
+    // Nothing is advertised that the pool cannot hold: half is for windows, of one connection if
+    // nobody else wants them, and half for what is sent.
+    let window_frames = setup.frames / 2;
+    mptcp.recv_buffer_frames = window_frames;
+    let bytes = window_frames.saturating_mul(1420);
     mptcp.recv_buffer_bytes = mptcp.recv_buffer_bytes.min(bytes);
     mptcp.send_buffer_bytes = mptcp.send_buffer_bytes.min(bytes);
-    mptcp.send_buffer_frames = mptcp.send_buffer_frames.min(setup.frames / 8);
+    mptcp.send_buffer_frames = window_frames;
     let count = |n: usize| u32::try_from(n).expect("workers are counted in u16");
     EngineConfig {
         mptcp,
@@ -245,6 +249,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
             index: count(index),
             count: count(setup.cores.len()),
         },
+        window_frames,
         ..EngineConfig::default()
     }
 }

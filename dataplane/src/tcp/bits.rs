@@ -11,6 +11,11 @@ pub(super) struct RingBits {
 }
 
 impl RingBits {
+    /// For a ring of `slots`, a power of two; a small ring leaves a part of the bits unused.
+    pub(super) fn for_slots(slots: u32) -> Self {
+        Self::new(slots.max(64))
+    }
+
     /// `slots` is a power of two and at least 64.
     pub(super) fn new(slots: u32) -> Self {
         debug_assert!(slots.is_power_of_two() && slots >= 64);

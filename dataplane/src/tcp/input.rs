@@ -11,6 +11,10 @@ use crate::wire::tcp::Flags;
 /// RFC 7323 §5.5: a TS.Recent older than 24 days may have wrapped and proves nothing.
 const TS_RECENT_MAX_AGE: Duration = Duration::from_secs(24 * 24 * 3600);
 
+/// How far beside the window an acknowledgment still counts, in receive buffers: as many as
+/// a proxy may have promised for ours.
+const WIDENED_WINDOWS: i64 = 4;
+
 impl Tcp {
     /// Takes a segment. `payload` is its payload, whole; what is in order can be popped next.
     pub fn on_segment(
@@ -212,6 +216,13 @@ impl Tcp {
             return;
         }
 
+        // What stands beyond the window must not look newer than what will stand within it.
+        if seg.sequence_len() == 0 && !rst {
+            seg.seq = seg
+                .seq
+                .earlier(self.window.advertised().later(self.rcv_nxt));
+        }
+
         // Third: RST (RFC 5961 §3.2).
         if rst {
             if seg.seq == self.rcv_nxt {
@@ -318,6 +329,9 @@ impl Tcp {
         let len = seg.sequence_len();
         let last = seg.seq + len.saturating_sub(1);
         let inside = |seq| left <= seq && seq < right;
+        if self.brings_news(seg) {
+            return true;
+        }
         match (len, left == right) {
             (0, true) => seg.seq == left,
             // Also at the right edge, where a peer stands that has filled the window and lost
@@ -329,6 +343,26 @@ impl Tcp {
             // Also a segment that spans the window.
             (_, false) => inside(seg.seq) || inside(last) || (seg.seq < left && last >= right),
         }
+    }
+
+    /// A segment that acknowledges something new, or opens a closed window, though it stands beside the window (RFC 9293
+    /// §3.10.7.4: "special allowance should be made to accept valid ACKs"). Two ends that have
+    /// sent each other more than there was room for, because something in between had widened
+    /// the windows, repeat what the other has, and their ACKs stand behind what it dropped:
+    /// nothing else would ever tell them anything. The acknowledgment has to be exact, so
+    /// nobody off the path gains anything.
+    fn brings_news(&self, seg: &SegmentIn<'_>) -> bool {
+        let opens = seg.ack == self.snd_una && self.snd_wnd == 0 && seg.window > 0;
+        let news = opens || (self.snd_una < seg.ack && seg.ack <= self.snd_nxt);
+        let back = i64::from(self.rcv_nxt.diff(seg.seq));
+        let far = i64::from(self.config.recv_buffer_max) * WIDENED_WINDOWS;
+        let near = match seg.sequence_len() {
+            0 => (-far..=far).contains(&back),
+            // Repeated data; what is beyond the window is nobody's to look at.
+            _ => (0..=far).contains(&back),
+        };
+        let other = seg.flags.contains(Flags::RST) || seg.flags.contains(Flags::SYN);
+        seg.flags.contains(Flags::ACK) && !other && news && near
     }
 
     /// An unacceptable segment is answered by an ACK, rate limited if it could have been
@@ -414,6 +448,9 @@ impl Tcp {
                 c.inc(Counter::TCPOFODrop);
             }
             if received.advanced > 0 {
+                if let (Some(_), Some(ts)) = (&self.timestamps, seg.options.timestamps) {
+                    self.receive_rtt.on_data(self.tsval(now), ts.tsecr);
+                }
                 let mss = u32::from(self.config.mss);
                 self.delayed_ack.received(now, received.advanced, mss);
             }

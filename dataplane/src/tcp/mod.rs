@@ -52,6 +52,7 @@ mod pmtu;
 mod prr;
 mod rack;
 mod reassembly;
+mod receive_rtt;
 mod recovery;
 mod rtt;
 mod scoreboard;
@@ -88,6 +89,7 @@ use self::pacing::Pacer;
 use self::pmtu::PathMtu;
 use self::rack::Rack;
 use self::reassembly::Reassembly;
+use self::receive_rtt::ReceiveRtt;
 use self::recovery::Recovery;
 use self::rtt::RttEstimator;
 use self::scoreboard::Scoreboard;
@@ -105,6 +107,9 @@ const MSS_MIN: u16 = 88;
 const PAYLOAD_MIN: u32 = 32;
 /// Largest window shift (RFC 7323 §2.3).
 const SHIFT_MAX: u8 = 14;
+
+/// Pieces of data beyond a gap: a full window of 32 MiB is 23,000 segments.
+const PIECES_MAX: usize = 32_768;
 
 /// Timestamps in use.
 #[derive(Clone, Debug)]
@@ -217,6 +222,7 @@ pub struct Tcp {
     window: ReceiveWindow,
     reassembly: Reassembly,
     delayed_ack: DelayedAck,
+    receive_rtt: ReceiveRtt,
     /// Where the peer's stream ends, once known.
     peer_fin: Option<SeqNumber>,
     /// The edge of the header given out last; advertised when `ack_sent`.
@@ -275,7 +281,7 @@ impl Tcp {
         let payload = (u32::from(config.mss))
             .saturating_sub(config.option_room.into())
             .max(PAYLOAD_MIN);
-        let pieces_max = (config.recv_buffer_max as usize / 512).clamp(256, 65_536);
+        let pieces_max = (config.recv_buffer_max as usize / 512).clamp(256, PIECES_MAX);
         Self {
             state,
             iss,
@@ -316,6 +322,7 @@ impl Tcp {
             window: ReceiveWindow::new(config.recv_buffer_max, payload),
             reassembly: Reassembly::new(pieces_max),
             delayed_ack: DelayedAck::new(config.delayed_ack),
+            receive_rtt: ReceiveRtt::default(),
             peer_fin: None,
             header_edge: SeqNumber::default(),
             header_has_sack: false,
@@ -444,6 +451,13 @@ impl Tcp {
     #[must_use]
     pub fn min_rtt(&self) -> Option<Duration> {
         self.rtt.min()
+    }
+
+    /// Smoothed round trip of what arrives, by the timestamps that it echoes; of what is sent
+    /// where there are none.
+    #[must_use]
+    pub fn receive_rtt(&self) -> Option<Duration> {
+        self.receive_rtt.smoothed().or(self.rtt.srtt())
     }
 
     /// Retransmission timeout as it would be armed now.

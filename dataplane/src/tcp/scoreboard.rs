@@ -51,8 +51,9 @@ impl TxSeg {
     }
 }
 
-/// Ring size to begin with: the initial window and a few doublings.
-const SLOTS_INITIAL: u32 = 64;
+/// Ring size to begin with: what a small answer takes. An idle connection keeps it for each
+/// of its subflows, and a busy one has outgrown it after an initial window.
+const SLOTS_INITIAL: u32 = 8;
 
 /// The segments between SND.UNA and SND.NXT.
 #[derive(Clone, Debug)]
@@ -89,8 +90,8 @@ impl Scoreboard {
         };
         Self {
             slots: vec![filler; SLOTS_INITIAL as usize],
-            sacked: RingBits::new(SLOTS_INITIAL),
-            lost: RingBits::new(SLOTS_INITIAL),
+            sacked: RingBits::for_slots(SLOTS_INITIAL),
+            lost: RingBits::for_slots(SLOTS_INITIAL),
             head: 0,
             tail: 0,
             limit: limit.max(2),
@@ -428,7 +429,7 @@ impl Scoreboard {
         let slots = u32::try_from(old * 2).expect("bounded by limit");
         let filler = self.slots[0];
         let mut next = vec![filler; slots as usize];
-        let (mut sacked, mut lost) = (RingBits::new(slots), RingBits::new(slots));
+        let (mut sacked, mut lost) = (RingBits::for_slots(slots), RingBits::for_slots(slots));
         for i in 0..self.len() {
             let number = self.head.wrapping_add(i);
             next[number as usize & (slots as usize - 1)] = *self.get(number);

@@ -9,6 +9,9 @@
 
 use crate::wire::tcp::SeqNumber;
 
+/// What creeping may cost at the most.
+const SLACK_MAX: u32 = 256 << 10;
+
 /// Receive window state.
 #[derive(Clone, Debug)]
 pub(super) struct ReceiveWindow {
@@ -33,7 +36,7 @@ impl ReceiveWindow {
             space: limit,
             committed: SeqNumber::default(),
             advertised: SeqNumber::default(),
-            slack: (limit / 16).max(2 * mss),
+            slack: (limit / 16).min(SLACK_MAX).max(2 * mss),
             silly: mss.min(limit / 2),
             limit,
         }

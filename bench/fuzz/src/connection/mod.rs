@@ -28,7 +28,7 @@ use braid_dataplane::counters::Counters;
 use braid_dataplane::io::PortId;
 use braid_dataplane::mptcp::{
     Actions, ChecksumPolicy, Connection, Cx, FlowChange, MptcpConfig, Progress, SchedulerKind,
-    Secrets, SubflowPath, Version, WorkerShare,
+    Secrets, SubflowPath, Version, WindowLedger, WorkerShare,
 };
 use braid_dataplane::offload::header::L2Header;
 use braid_dataplane::tcp::{CongestionKind, TcpConfig};
@@ -88,6 +88,7 @@ struct Fuzz<'a> {
     now: Instant,
     config: MptcpConfig,
     secrets: Secrets,
+    windows: WindowLedger,
     rng: StdRng,
     counters: Counters,
     actions: Actions,
@@ -193,6 +194,7 @@ impl<'a> Fuzz<'a> {
         let now = Instant::from_millis(1_000_000);
         let mut rng = StdRng::seed_from_u64(1);
         let secrets = Secrets::draw(&mut rng);
+        let mut windows = WindowLedger::new(128);
         let (mut counters, mut actions) = (Counters::default(), Actions::new());
         let version = choice.version.number();
         let key = 0x0102_0304_0506_0708;
@@ -236,6 +238,7 @@ impl<'a> Fuzz<'a> {
             config: &config,
             secrets: &secrets,
             worker: WorkerShare::SOLE,
+            windows: &mut windows,
         };
         let app = App::default();
         let syn = choice.server.then(|| {
@@ -262,6 +265,7 @@ impl<'a> Fuzz<'a> {
             now,
             config,
             secrets,
+            windows,
             rng,
             counters,
             actions,
@@ -388,6 +392,7 @@ impl<'a> Fuzz<'a> {
             config: &self.config,
             secrets: &self.secrets,
             worker: WorkerShare::SOLE,
+            windows: &mut self.windows,
         };
         call(&mut self.conn, &mut cx)
     }
@@ -404,6 +409,7 @@ impl<'a> Fuzz<'a> {
                 config: &self.config,
                 secrets: &self.secrets,
                 worker: WorkerShare::SOLE,
+                windows: &mut self.windows,
             };
             let progress = self.conn.poll(&mut cx, &mut self.world);
             self.drain();

@@ -308,7 +308,7 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     let mut results = run_all(arguments).map_err(io::Error::other)?;
     print!("{}", crate::report::benchmark::text(&results));
     if let Some(earlier) = earlier {
-        results = earlier.with_engine(results);
+        results = earlier.with(results);
     }
     let json = arguments.json.as_deref().or(arguments.into.as_deref());
     crate::report::benchmark::write(&results, json, arguments.html.as_deref())

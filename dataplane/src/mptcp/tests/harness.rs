@@ -203,6 +203,7 @@ pub(super) struct Host {
     secrets: Secrets,
     rng: StdRng,
     pub(super) counters: Counters,
+    pub(super) windows: WindowLedger,
     pub(super) removed_with_time_wait: u32,
     pub(super) join_rejected: Vec<JoinReject>,
     /// What `info` said before the connection was freed.
@@ -223,6 +224,7 @@ impl Host {
             config: &self.config,
             secrets: &self.secrets,
             worker: WorkerShare::SOLE,
+            windows: &mut self.windows,
         };
         let result = run(self.conn.as_mut().unwrap(), &mut cx);
         self.drain();
@@ -376,6 +378,8 @@ impl Net {
         };
         let (ports, wires) = (0..paths).map(|_| MemoryPort::detached(config)).unzip();
         let config = MptcpConfig {
+            // Windows of one size, unless a test is about their growth.
+            recv_buffer_initial: 256 << 10,
             recv_buffer_bytes: 256 << 10,
             send_buffer_bytes: 512 << 10,
             send_buffer_frames: 2048,
@@ -392,6 +396,7 @@ impl Net {
             secrets: Secrets::draw(rng),
             rng: StdRng::seed_from_u64(rng.next_u64()),
             counters: Counters::new(),
+            windows: WindowLedger::new(POOL_FRAMES / 2),
             removed_with_time_wait: 0,
             join_rejected: Vec::new(),
             last_info: None,
@@ -443,6 +448,7 @@ impl Net {
             config: &h.config,
             secrets: &h.secrets,
             worker: WorkerShare::SOLE,
+            windows: &mut h.windows,
         };
         h.conn = Some(Connection::connect(&mut cx, path, client, |_| false).unwrap());
         h.drain();
@@ -495,6 +501,7 @@ impl Net {
                 config: &h.config,
                 secrets: &h.secrets,
                 worker: WorkerShare::SOLE,
+                windows: &mut h.windows,
             };
             let progress = conn.poll(&mut cx, &mut h.sink);
             h.drain();
@@ -675,6 +682,7 @@ impl Net {
             config: &h.config,
             secrets: &h.secrets,
             worker: WorkerShare::SOLE,
+            windows: &mut h.windows,
         };
         match Connection::accept(&mut cx, sub, packet, app.clone(), |_| false) {
             Ok(conn) => h.conn = Some(conn),

@@ -513,6 +513,36 @@ fn announcements_repeat_until_echoed_and_one_does_not_hold_back_others() {
     net.complete(LIMIT);
 }
 
+/// Linux keeps one announcement until its worker has seen it, and drops what comes meanwhile.
+#[test]
+fn announcements_wait_for_each_others_echoes() {
+    let mut net = connected(19, vec![slow()], 1_000_000, 0);
+    let mut busy = false;
+    net.middlebox = Some(Box::new(move |p| {
+        let mut passes = true;
+        let from = p.from;
+        boxes::each_mptcp(p.bytes, |o| {
+            let (add_addr, echo) = (o[2] >> 4 == 3, o[2] & 1 == 1);
+            if add_addr && from == SERVER && !echo {
+                passes = !busy;
+                busy = true;
+            } else if add_addr && from == CLIENT {
+                busy = false;
+            }
+        });
+        passes
+    }));
+    net.with(SERVER, |conn, cx| {
+        for id in 1..=5 {
+            conn.announce(cx, AddressId(id), IpAddr::from([10, 9, 9, id]), None);
+        }
+    });
+    net.run_for(Duration::from_millis(900));
+    assert_eq!(announced(&net, CLIENT).len(), 5);
+    assert_eq!(net.hosts[SERVER].count(Counter::AddAddrTx), 5);
+    net.complete(LIMIT);
+}
+
 #[test]
 fn announcements_with_a_wrong_hmac_are_ignored() {
     let mut net = connected(17, vec![slow()], 1_000_000, 0);

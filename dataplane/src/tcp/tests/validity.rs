@@ -107,6 +107,53 @@ fn data_is_trimmed_to_the_window_on_both_sides() {
     assert_eq!(test.acked(), (11, 0));
 }
 
+/// Two ends that a proxy has told of more room than there was repeat what the other has, and
+/// stand behind what it dropped.
+#[test]
+fn an_acknowledgment_beside_the_window_counts_if_it_is_news() {
+    let full = || {
+        let mut test = Test::established(TcpConfig {
+            recv_buffer_max: 1000,
+            ..config()
+        });
+        test.recv(ack(1, 1).data(1000));
+        test.tcp.set_receive_window(0);
+        assert_eq!(test.acked(), (1001, 0));
+        assert_eq!(test.send(3), 3);
+        test
+    };
+    for at in [1, 501, 1001] {
+        let mut test = full();
+        let verdict = test.recv(ack(at, 2001).data(600));
+        assert_eq!((verdict.valid, verdict.acked_bytes), (true, 2000), "{at}");
+        assert_eq!(test.tcp.rcv_nxt() - IRS, 1001, "nothing is taken");
+        assert!(test.takes_ack());
+    }
+    for at in [1, 3000] {
+        let mut test = full();
+        assert_eq!(test.recv(ack(at, 2001)).acked_bytes, 2000, "{at}");
+    }
+    // A probe of our closed window is answered from beyond theirs.
+    let mut test = full();
+    test.recv(ack(1001, 3001).win(0));
+    assert!(test.recv(ack(3000, 3001).win(5000)).window_opened);
+    assert!(
+        !test.recv(ack(3000, 3001).win(6000)).valid,
+        "once is enough"
+    );
+    // No news, never sent, too far, or beyond the window with data.
+    let others = [
+        ack(1, 1).data(600),
+        ack(1, 9001).data(600),
+        ack(20_000, 2001),
+        ack(1001u32.wrapping_sub(20_000), 2001).data(600),
+        ack(1601, 2001).data(600),
+    ];
+    for other in others {
+        assert!(!full().recv(other).valid);
+    }
+}
+
 #[test]
 fn the_window_edge_is_exclusive() {
     let mut test = Test::established(config());

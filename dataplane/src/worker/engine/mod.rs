@@ -35,7 +35,7 @@ use crate::counters::{Counter, Counters};
 use crate::io::PortId;
 use crate::mptcp::{
     Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
-    Progress, Secrets, SubflowId, SubflowPath, TxSink, WorkerShare,
+    Progress, Secrets, SubflowId, SubflowPath, TxSink, WindowLedger, WorkerShare,
 };
 use crate::tcp::{CookieCache, FastOpenKey};
 use crate::time::Instant;
@@ -59,6 +59,8 @@ pub struct EngineConfig {
     pub joins_pending_max: usize,
     /// Events that wait for the control plane at the most.
     pub events_max: usize,
+    /// Frames that the receive windows of all connections may promise together.
+    pub window_frames: u32,
 }
 
 impl Default for EngineConfig {
@@ -71,6 +73,7 @@ impl Default for EngineConfig {
             time_wait_max: 1 << 14,
             joins_pending_max: 1024,
             events_max: 4096,
+            window_frames: 16_384,
         }
     }
 }
@@ -143,6 +146,8 @@ pub struct Engine<A: Application> {
     events: VecDeque<(Arc<str>, Event)>,
     events_lost: u64,
     outbound: Vec<Outbound>,
+    /// What receive windows promise.
+    windows: WindowLedger,
     /// Frames are short: no new connections, and those that live give back what they can.
     pressure: bool,
     /// Joins of all connections that wait for their third ACK.
@@ -192,6 +197,7 @@ impl<A: Application> Engine<A> {
             events: VecDeque::with_capacity(config.events_max.min(256)),
             events_lost: 0,
             outbound: Vec::new(),
+            windows: WindowLedger::new(config.window_frames),
             pressure: false,
             joins_pending: 0,
             relieved: 0,
@@ -257,7 +263,7 @@ impl<A: Application> Engine<A> {
     /// Polls every connection to which something happened: applications, windows,
     /// scheduling, transmission. True when a port was full and some have more to send.
     pub fn run<S: TxSink>(&mut self, now: Instant, sink: &mut S) -> bool {
-        if self.pressure {
+        if self.pressure || self.windows.is_short(now) {
             self.relieve(now);
         }
         // One round: a connection that has more goes to the end and waits for the
@@ -280,13 +286,17 @@ impl<A: Application> Engine<A> {
         more
     }
 
-    /// Copies out what slow readers have not read, so that its frames can receive and send
-    /// again: some connections each turn.
+    /// Calls in what idle connections were promised, and copies out what slow readers have not
+    /// read, so that its frames can receive and send again: some connections each turn.
     fn relieve(&mut self, now: Instant) {
         for _ in 0..self.slots.len().min(RELIEVED_PER_TURN) {
             self.relieved = (self.relieved + 1) % self.slots.len();
             if let Some(slot) = self.slots[self.relieved].as_mut() {
-                slot.conn.release_frames(&mut cx!(self, now));
+                let cx = &mut cx!(self, now);
+                slot.conn.give_windows_back(cx);
+                if self.pressure {
+                    slot.conn.release_frames(cx);
+                }
             }
         }
     }
@@ -446,6 +456,7 @@ impl<A: Application> Engine<A> {
     /// readers have not read.
     pub fn set_pressure(&mut self, pressure: bool) {
         self.pressure = pressure;
+        self.windows.set_pressure(pressure);
     }
 
     /// Events since the last call, oldest first, with the service's name.
@@ -489,6 +500,12 @@ impl<A: Application> Engine<A> {
     #[must_use]
     pub fn time_wait(&self) -> usize {
         self.time_wait.len()
+    }
+
+    /// Frames that receive windows promise now.
+    #[must_use]
+    pub fn promised_frames(&self) -> u32 {
+        self.windows.promised()
     }
 
     /// The worker's counters.
@@ -736,6 +753,7 @@ impl<A: Application> Engine<A> {
         for (tuple, worker) in slot.routed {
             self.unroute(worker, tuple);
         }
+        self.windows.close(slot.conn.promised_frames());
         self.live -= 1;
         self.free.push(index);
     }
@@ -817,6 +835,7 @@ macro_rules! cx {
             config: &$engine.config.mptcp,
             secrets: &$engine.secrets,
             worker: $engine.config.worker,
+            windows: &mut $engine.windows,
         }
     };
 }

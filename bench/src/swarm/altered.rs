@@ -1,0 +1,73 @@
+//! Streams that boxes have changed without anybody being able to see it: where their bytes
+//! belong.
+
+use braid_dataplane::app::pattern;
+
+/// What an edit makes of a stream is within a segment.
+pub(super) const EDIT_BYTES_MAX: u64 = 1_500;
+
+/// How far it can move what stands behind it.
+const MOVED_MAX: usize = 1_500;
+
+/// Bytes that prove where they belong.
+const PROOF: usize = 24;
+
+/// How many bytes of a received stream are neither at their place nor within a segment's length
+/// of it.
+pub(super) fn strange_bytes(got: &[u8]) -> u64 {
+    let mut sent = vec![0; got.len() + MOVED_MAX];
+    pattern::fill(0, &mut sent);
+    let belongs = |at: usize, to: usize| {
+        let end = got.len().min(at + PROOF);
+        sent.get(to..to + (end - at)) == Some(&got[at..end])
+    };
+    let mut strange = 0;
+    // Where the byte at hand would be, had it not been moved.
+    let (mut at, mut place) = (0, 0);
+    while at < got.len() {
+        let near = at.saturating_sub(MOVED_MAX)..=at + MOVED_MAX;
+        if sent.get(place) == Some(&got[at]) && near.contains(&place) {
+            (at, place) = (at + 1, place + 1);
+            continue;
+        }
+        let found = [at].into_iter().chain(near).find(|to| belongs(at, *to));
+        strange += u64::from(found.is_none());
+        place = found.unwrap_or(place);
+        if found.is_none() {
+            (at, place) = (at + 1, place + 1);
+        }
+    }
+    strange
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(n: usize) -> Vec<u8> {
+        let mut bytes = vec![0; n];
+        pattern::fill(0, &mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn moved_bytes_are_known_and_strangers_are_counted() {
+        let right = sent(20_000);
+        assert_eq!(strange_bytes(&right), 0);
+        let mut grown = right.clone();
+        grown.splice(5_000..5_000, *b"203.0");
+        assert!((1..=5).contains(&strange_bytes(&grown)));
+        let mut shrunk = right.clone();
+        shrunk.drain(5_000..6_000);
+        assert_eq!(strange_bytes(&shrunk), 0);
+        // Two subflows take turns, one behind an edit.
+        let mut turns = right.clone();
+        for at in (6_000..18_000).step_by(2_000) {
+            turns[at..at + 1_000].copy_from_slice(&grown[at..at + 1_000]);
+        }
+        assert_eq!(strange_bytes(&turns), 0);
+        let mut far = right.clone();
+        far.copy_within(10_000..12_000, 4_000);
+        assert!(strange_bytes(&far) > EDIT_BYTES_MAX);
+    }
+}
