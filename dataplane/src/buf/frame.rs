@@ -63,6 +63,13 @@ impl Frame {
         self.index
     }
 
+    /// Where in the frame the packet starts.
+    #[inline]
+    #[must_use]
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
     /// The packet: `len()` bytes.
     #[inline]
     #[must_use]

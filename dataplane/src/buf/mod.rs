@@ -28,6 +28,7 @@
 mod arena;
 mod chain;
 mod frame;
+mod handle;
 mod piece;
 mod pool;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod tests;
 pub use arena::{HEADROOM_BYTES, HeapRegion, Region};
 pub use chain::{COALESCED_BYTES_MAX, COPYBREAK_BYTES, Chain};
 pub use frame::Frame;
+pub use handle::RegionHandle;
 pub use piece::Piece;
 pub use pool::{FrameAccounting, FramePool, Lent};
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arena::{Arena, HEADROOM_BYTES, HeapRegion, Home, Region, Word, thread_tag};
 use super::frame::Frame;
+use super::handle::RegionHandle;
 
 /// Where a pool's frames are. The fields but `foreign_seen` add up to
 /// [`FramePool::frames`].
@@ -306,6 +307,12 @@ impl FramePool {
             }
         }
         false
+    }
+
+    /// Keeps the region's memory alive beyond the pool.
+    #[must_use]
+    pub fn region(&self) -> RegionHandle {
+        RegionHandle::new(self.arena)
     }
 
     /// A TX ring refers to the frame from now on, until [`FramePool::complete`]. False,

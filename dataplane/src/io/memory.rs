@@ -1,17 +1,19 @@
 //! Memory links: two ports back to back, or one port and the simulator.
 //!
-//! A transmitted packet is copied into a buffer of the lane, as a wire would, and the
-//! frame stays in flight until the other side has taken the packet, as with a NIC. All
-//! buffers are allocated when the link is made.
+//! A transmitted packet stays where it is, and its frame in flight, until the other side has
+//! taken the packet, as with a NIC: it is copied once, from the sender's frame to the
+//! receiver's. What is in no frame of the sender's region is copied into a buffer of the
+//! lane; all buffers are allocated when the link is made.
+#![allow(unsafe_code)]
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
-
-use crossbeam::queue::ArrayQueue;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ModeGot, Port, PortCaps, PortStats, RxBatch, RxChecksum, Tx};
-use crate::buf::{Frame, FramePool};
+use crate::buf::{Frame, FramePool, RegionHandle};
 use crate::offload::{BurstShape, segmentation};
 
 /// Dimensions of a link.
@@ -38,77 +40,188 @@ impl Default for MemoryConfig {
     }
 }
 
-struct Packet {
-    bytes: Box<[u8]>,
-    len: usize,
-    /// The sender's frame, which is in flight; None if the ring does not refer to it.
-    frame: Option<u32>,
+enum Packet {
+    /// In a buffer of the lane.
+    Copied { bytes: Box<[u8]>, len: usize },
+    /// In a frame of the lane's region, which is in flight.
+    InFlight { index: u32, start: u32, len: u32 },
 }
+
+/// What one end has for the other, moved in batches: a lock is taken once per batch, not per
+/// packet.
+const BATCH: usize = 32;
 
 /// One direction.
+#[derive(Default)]
 struct Lane {
-    packets: ArrayQueue<Packet>,
-    spare: ArrayQueue<Box<[u8]>>,
-    completions: ArrayQueue<Option<u32>>,
+    packets: Mutex<VecDeque<Packet>>,
+    /// Taken: their buffers, and their frames, go back.
+    taken: Mutex<Vec<Packet>>,
+    /// There may be some of either: who polls must not keep the other end from the lock.
+    has_packets: AtomicBool,
+    has_taken: AtomicBool,
+    /// The region that frames are sent from: that of the first one.
+    region: OnceLock<RegionHandle>,
 }
 
-impl Lane {
-    fn new(config: MemoryConfig) -> Arc<Self> {
-        let size = config.tx_ring.max(1) as usize;
-        let lane = Self {
-            packets: ArrayQueue::new(size),
-            spare: ArrayQueue::new(size),
-            completions: ArrayQueue::new(size),
-        };
-        for _ in 0..size {
-            let fits = lane
-                .spare
-                .push(vec![0; config.packet_bytes as usize].into());
-            debug_assert!(fits.is_ok());
-        }
-        Arc::new(lane)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
+/// The end of a lane that packets are put in at.
+struct Outgoing {
+    lane: Arc<Lane>,
+    spare: Vec<Box<[u8]>>,
+    staged: Vec<Packet>,
+    /// Packets that are kept back to make a batch, at most.
+    batch: usize,
+}
+
+/// The end of a lane that packets come out at.
+struct Incoming {
+    lane: Arc<Lane>,
+    /// Packets taken off the lane at once.
+    batch: usize,
+    arrived: VecDeque<Packet>,
+    taken: Vec<Packet>,
+}
+
+/// The two ends of one direction.
+fn lane(config: MemoryConfig, batch: usize) -> (Outgoing, Incoming) {
+    let size = config.tx_ring.max(1) as usize;
+    let lane = Arc::new(Lane::default());
+    lock(&lane.packets).reserve(size);
+    lock(&lane.taken).reserve(size);
+    let outgoing = Outgoing {
+        lane: Arc::clone(&lane),
+        spare: (0..size)
+            .map(|_| vec![0; config.packet_bytes as usize].into())
+            .collect(),
+        staged: Vec::with_capacity(batch),
+        batch,
+    };
+    let incoming = Incoming {
+        lane,
+        batch,
+        arrived: VecDeque::with_capacity(size),
+        taken: Vec::with_capacity(size),
+    };
+    (outgoing, incoming)
+}
+
+impl Outgoing {
     /// Copies a packet onto the lane. False if there is no buffer or it is too small.
-    fn put(&self, bytes: &[u8], frame: Option<u32>) -> bool {
+    fn put(&mut self, bytes: &[u8]) -> bool {
         let Some(mut buffer) = self.spare.pop() else {
             return false;
         };
         let Some(room) = buffer.get_mut(..bytes.len()) else {
-            self.recycle(buffer);
+            self.spare.push(buffer);
             return false;
         };
         room.copy_from_slice(bytes);
-        let packet = Packet {
+        self.stage(Packet::Copied {
             bytes: buffer,
             len: bytes.len(),
-            frame,
-        };
-        // As many slots as buffers.
-        let fits = self.packets.push(packet);
-        debug_assert!(fits.is_ok());
+        });
         true
     }
 
-    fn take<R>(&self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        let packet = self.packets.pop()?;
-        let result = read(&packet.bytes[..packet.len]);
-        self.recycle(packet.bytes);
-        let fits = self.completions.push(packet.frame);
-        debug_assert!(fits.is_ok());
+    /// Refers to a frame until it is taken back. False if it is of another region.
+    fn refer(&mut self, pool: &FramePool, frame: &Frame) -> bool {
+        let region = self.lane.region.get_or_init(|| pool.region());
+        let referred = region.owns(frame) && pool.tx_ref(frame);
+        if referred {
+            self.stage(Packet::InFlight {
+                index: frame.index(),
+                start: frame.start(),
+                len: u32::try_from(frame.len()).unwrap_or(0),
+            });
+        }
+        referred
+    }
+
+    fn stage(&mut self, packet: Packet) {
+        self.staged.push(packet);
+        if self.staged.len() >= self.batch {
+            self.publish();
+        }
+    }
+
+    /// Lets the other end see what was put in.
+    fn publish(&mut self) {
+        if !self.staged.is_empty() {
+            lock(&self.lane.packets).extend(self.staged.drain(..));
+            self.lane.has_packets.store(true, Ordering::Release);
+        }
+    }
+
+    /// Takes the buffers of packets that the other end has taken back; says which frames
+    /// they were. Returns how many.
+    fn take_back(&mut self, mut complete: impl FnMut(u32)) -> u32 {
+        if !self.lane.has_taken.swap(false, Ordering::Acquire) {
+            return 0;
+        }
+        let mut taken = lock(&self.lane.taken);
+        let count = u32::try_from(taken.len()).unwrap_or(u32::MAX);
+        for packet in taken.drain(..) {
+            match packet {
+                Packet::Copied { bytes, .. } => self.spare.push(bytes),
+                Packet::InFlight { index, .. } => complete(index),
+            }
+        }
+        count
+    }
+
+    /// Takes back what the other end has not seen yet.
+    fn recall(&mut self) {
+        self.publish();
+        let mut packets = lock(&self.lane.packets);
+        lock(&self.lane.taken).extend(packets.drain(..));
+        self.lane.has_taken.store(true, Ordering::Release);
+    }
+}
+
+impl Incoming {
+    fn take<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        if self.arrived.is_empty() {
+            if !self.lane.has_packets.swap(false, Ordering::Acquire) {
+                return None;
+            }
+            let mut packets = lock(&self.lane.packets);
+            let count = packets.len().min(self.batch);
+            self.arrived.extend(packets.drain(..count));
+            if !packets.is_empty() {
+                self.lane.has_packets.store(true, Ordering::Release);
+            }
+        }
+        let packet = self.arrived.pop_front()?;
+        let result = match &packet {
+            Packet::Copied { bytes, len } => read(&bytes[..*len]),
+            &Packet::InFlight { index, start, len } => {
+                let region = self.lane.region.get()?;
+                // SAFETY: `refer` made the lane refer to the frame of this region, with
+                // these bounds; it completes what comes back by `taken`, which is below.
+                read(unsafe { region.in_flight(index, start, len) })
+            }
+        };
+        self.taken.push(packet);
         Some(result)
     }
 
-    fn recycle(&self, buffer: Box<[u8]>) {
-        let fits = self.spare.push(buffer);
-        debug_assert!(fits.is_ok());
+    /// Gives the buffers of what was taken back.
+    fn give_back(&mut self) {
+        if !self.taken.is_empty() {
+            lock(&self.lane.taken).append(&mut self.taken);
+            self.lane.has_taken.store(true, Ordering::Release);
+        }
     }
 }
 
 /// One end of a memory link.
 pub struct MemoryPort {
-    outgoing: Arc<Lane>,
-    incoming: Arc<Lane>,
+    outgoing: Outgoing,
+    incoming: Incoming,
     config: MemoryConfig,
     carrier: bool,
     stats: PortStats,
@@ -118,22 +231,25 @@ pub struct MemoryPort {
 
 /// The other end of a [`MemoryPort::detached`] port: what the simulator holds.
 pub struct Wire {
-    outgoing: Arc<Lane>,
-    incoming: Arc<Lane>,
+    /// From the port.
+    incoming: Incoming,
+    /// To the port.
+    outgoing: Outgoing,
 }
 
 /// Two ports, connected.
 #[must_use]
 pub fn pair(config: MemoryConfig) -> (MemoryPort, MemoryPort) {
-    let (ab, ba) = (Lane::new(config), Lane::new(config));
-    let end = |outgoing: &Arc<Lane>, incoming: &Arc<Lane>| {
-        MemoryPort::new(Arc::clone(outgoing), Arc::clone(incoming), config)
-    };
-    (end(&ab, &ba), end(&ba, &ab))
+    let (to_b, from_a) = lane(config, BATCH);
+    let (to_a, from_b) = lane(config, BATCH);
+    (
+        MemoryPort::new(to_b, from_b, config),
+        MemoryPort::new(to_a, from_a, config),
+    )
 }
 
 impl MemoryPort {
-    fn new(outgoing: Arc<Lane>, incoming: Arc<Lane>, config: MemoryConfig) -> Self {
+    fn new(outgoing: Outgoing, incoming: Incoming, config: MemoryConfig) -> Self {
         Self {
             outgoing,
             incoming,
@@ -144,15 +260,17 @@ impl MemoryPort {
         }
     }
 
-    /// A port and the wire that the simulator drives it with.
+    /// A port and the wire that the simulator drives it with, which sees every packet at
+    /// once.
     #[must_use]
     pub fn detached(config: MemoryConfig) -> (Self, Wire) {
-        let (outgoing, incoming) = (Lane::new(config), Lane::new(config));
+        let (to_wire, from_port) = lane(config, 1);
+        let (to_port, from_wire) = lane(config, 1);
         let wire = Wire {
-            outgoing: Arc::clone(&outgoing),
-            incoming: Arc::clone(&incoming),
+            incoming: from_port,
+            outgoing: to_port,
         };
-        (Self::new(outgoing, incoming, config), wire)
+        (Self::new(to_wire, from_wire, config), wire)
     }
 
     /// Copies a packet into frames. False if the pool has not enough of them.
@@ -195,7 +313,7 @@ impl Port for MemoryPort {
     fn rx_burst(&mut self, pool: &FramePool, out: &mut RxBatch) -> usize {
         let before = out.len();
         while out.room() > 0 {
-            let incoming = &self.incoming;
+            let incoming = &mut self.incoming;
             let taken = incoming.take(|bytes| (bytes.len(), Self::receive(pool, bytes, out)));
             match taken {
                 None => break,
@@ -206,6 +324,7 @@ impl Port for MemoryPort {
                 Some((_, false)) => self.stats.rx_no_frame += 1,
             }
         }
+        self.incoming.give_back();
         out.len() - before
     }
 
@@ -222,16 +341,12 @@ impl Port for MemoryPort {
             self.stats.tx_invalid += 1;
             return Tx::Queued;
         }
-        // The copy is made here and now; the reference only imitates a NIC, so a frame
-        // of another region does without.
-        let referred = pool.tx_ref(frame).then(|| frame.index());
-        self.stats.tx_copied += u64::from(referred.is_none());
-        if !self.outgoing.put(frame.packet(), referred) {
-            if let Some(index) = referred {
-                pool.complete(index);
+        if !self.outgoing.refer(pool, frame) {
+            if !self.outgoing.put(frame.packet()) {
+                self.stats.tx_full += 1;
+                return Tx::Full;
             }
-            self.stats.tx_full += 1;
-            return Tx::Full;
+            self.stats.tx_copied += 1;
         }
         self.stats.tx_in_flight += 1;
         self.stats.tx_packets += 1;
@@ -259,9 +374,9 @@ impl Port for MemoryPort {
             self.stats.tx_full += 1;
             return Tx::Full;
         }
-        let (stats, outgoing) = (&mut self.stats, &self.outgoing);
+        let (stats, outgoing) = (&mut self.stats, &mut self.outgoing);
         segmentation::segment(headers, shape, payload, |packet| {
-            let queued = outgoing.put(packet, None);
+            let queued = outgoing.put(packet);
             debug_assert!(queued, "room was checked");
             stats.tx_in_flight += 1;
             stats.tx_packets += 1;
@@ -278,16 +393,14 @@ impl Port for MemoryPort {
         }
     }
 
-    fn flush(&mut self) {}
+    fn flush(&mut self) {
+        self.outgoing.publish();
+    }
 
     fn complete(&mut self, pool: &FramePool) -> u32 {
-        let mut completed = 0;
-        while let Some(frame) = self.outgoing.completions.pop() {
-            if let Some(index) = frame {
-                pool.complete(index);
-            }
-            completed += 1;
-        }
+        let completed = self.outgoing.take_back(|index| {
+            pool.complete(index);
+        });
         self.stats.tx_in_flight -= completed;
         completed
     }
@@ -311,7 +424,7 @@ impl Port for MemoryPort {
 
     fn reclaim_all(&mut self, pool: &FramePool) -> u32 {
         self.carrier = false;
-        while self.outgoing.take(|_| ()).is_some() {}
+        self.outgoing.recall();
         self.complete(pool);
         0
     }
@@ -321,26 +434,28 @@ impl Wire {
     /// Takes the oldest packet that the port transmitted; its frame completes.
     #[must_use]
     pub fn take_transmitted(&mut self) -> Option<Vec<u8>> {
-        self.outgoing.take(<[u8]>::to_vec)
+        self.with_transmitted(<[u8]>::to_vec)
     }
 
     /// As [`Wire::take_transmitted`], without allocating.
     pub fn with_transmitted<R>(&mut self, read: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        self.outgoing.take(read)
+        let result = self.incoming.take(read);
+        self.incoming.give_back();
+        result
     }
 
     /// Packets transmitted and not taken.
     #[must_use]
     pub fn transmitted(&self) -> usize {
-        self.outgoing.packets.len()
+        self.incoming.arrived.len() + lock(&self.incoming.lane.packets).len()
     }
 
     /// Puts a packet in front of the port. False: dropped, the link holds as many
     /// packets as it can or this one is too large.
     pub fn inject(&mut self, bytes: &[u8]) -> bool {
         // Nobody waits for completions in this direction.
-        while self.incoming.completions.pop().is_some() {}
-        self.incoming.put(bytes, None)
+        self.outgoing.take_back(|_| ());
+        self.outgoing.put(bytes)
     }
 }
 
@@ -401,6 +516,7 @@ mod tests {
             let got = batch.drain().next().unwrap();
             assert_eq!(got.frame.packet(), sent.packet());
             assert_eq!(b.tx(&pool_b, &got.frame), Tx::Queued);
+            b.flush();
             drop(got);
             assert_eq!(pool_b.accounting().orphaned, 1);
             assert_eq!(a.complete(&pool_a), 1);
@@ -525,6 +641,7 @@ mod tests {
         let pool = pool();
         let mut sent = 0u32;
         while sent < PACKETS {
+            a.flush();
             a.complete(&pool);
             let Some(mut frame) = pool.alloc() else {
                 std::thread::yield_now();
@@ -538,6 +655,7 @@ mod tests {
                 Tx::NoCarrier => unreachable!("the link is up"),
             }
         }
+        a.flush();
         assert_eq!(receiver.join().unwrap(), 16);
         while pool.accounting().free < 16 {
             a.complete(&pool);
