@@ -64,9 +64,10 @@ fn blest_and_ecf_use_the_slow_path_where_the_window_is_large() {
 #[test]
 fn blest_and_ecf_use_equal_paths_as_min_rtt_does() {
     let min_rtt = median(EQUAL, "time, s", "min-rtt");
-    for scheduler in ["blest", "ecf", "round-robin"] {
+    // Round-robin gives a full path its turn, too.
+    for (scheduler, most) in [("blest", 1.03), ("ecf", 1.03), ("round-robin", 1.05)] {
         let time = median(EQUAL, "time, s", scheduler);
-        assert!(time < 1.03 * min_rtt, "{scheduler}: {time} s, {min_rtt} s");
+        assert!(time < most * min_rtt, "{scheduler}: {time} s, {min_rtt} s");
     }
 }
 
