@@ -52,10 +52,7 @@ impl<A: Application> Engine<A> {
         if arrival.from.is_none() {
             self.counters.inc(Counter::FramesRx);
         }
-        let frames = match self.join_train(arrival, frames) {
-            Some(frames) => frames,
-            None => return None,
-        };
+        let frames = self.join_train(arrival, frames)?;
         self.end_train(now);
         let head = frames.first()?;
         let len = frames.iter().map(Frame::len).sum();
