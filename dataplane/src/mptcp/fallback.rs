@@ -28,6 +28,9 @@ const BARE_STARTS_MAX: u8 = 2;
 const GAPS_MAX: u8 = 8;
 /// MP_FAIL on ACKs before its loss is the peer's problem.
 const FAIL_SENT_MAX: u8 = 8;
+/// What is sent again for want of a DATA_ACK comes no sooner than that behind what came before:
+/// half of Linux's shortest timeout (`TCP_RTO_MIN`).
+const REPEATED_AFTER: Duration = Duration::from_millis(100);
 /// MP_FAIL waits for an infinite mapping of ours for two round trips, and at least so long: a
 /// fraction of the shortest retransmission timeout of its receiver.
 const FAIL_HOLD_MIN: Duration = Duration::from_millis(50);
@@ -357,7 +360,17 @@ impl Core {
     pub(crate) fn on_foreign_mapping(&mut self, cx: &mut Cx<'_>, i: usize, pos: Option<u64>) {
         let s = &self.subflows[i];
         let next = pos == Some(s.rx.pos()) && s.rx.pos() == self.reassembly.nxt();
-        if s.initial && next && self.mode == Mode::Mptcp && self.may_fall_back(i) {
+        if !s.initial || !next || self.mode != Mode::Mptcp || !self.may_fall_back(i) {
+            return;
+        }
+        // Its sender does not understand our DATA_ACKs either. After a pause these bytes may be
+        // the last ones again, which nobody can tell without the keys.
+        let paused = s
+            .delivered_at
+            .is_some_and(|at| cx.now >= at + REPEATED_AFTER);
+        if paused {
+            self.fall_back_if(cx, i, Counter::DssFallback, false);
+        } else {
             self.options_vanished(cx, i);
         }
     }

@@ -551,6 +551,7 @@ impl Core {
             match self.subflows[i].rx.step() {
                 Step::Deliver { off, chain, fin } => {
                     self.subflows[i].astray = 0;
+                    self.subflows[i].delivered_at = Some(cx.now);
                     self.was_multipath |= !self.subflows[i].initial;
                     let end = off + chain.len() as u64;
                     self.rx_news |= self

@@ -174,6 +174,8 @@ pub(crate) struct Subflow {
     pub(crate) dss_seen: bool,
     /// DATA_ACK last sent here, as a stream offset.
     pub(crate) data_ack_sent: u64,
+    /// When it last gave bytes to the stream.
+    pub(crate) delivered_at: Option<Instant>,
     /// Signals to send.
     pub(crate) signals: VecDeque<MptcpOption>,
     pace: SignalPace,
@@ -271,6 +273,7 @@ impl Subflow {
             fail_said: false,
             dss_seen: false,
             data_ack_sent: 0,
+            delivered_at: None,
             signals: VecDeque::new(),
             pace: SignalPace::default(),
             fin_wait: None,
