@@ -56,20 +56,6 @@ fn a_refused_start_leaves_nothing_attached() -> Result<()> {
     assert!(!attached(&testbed)?);
     drop(server);
 
-    // Too large a packet for a frame.
-    testbed.run(
-        Role::Braid,
-        &["ip", "link", "set", "dev", "vb1", "mtu", "9000"],
-    )?;
-    let (status, text) = refused(&testbed, &config)?;
-    assert_eq!(status, Some(1), "{text}");
-    assert!(text.contains("ip link set dev vb1 mtu"), "{text}");
-    assert!(!attached(&testbed)?);
-    testbed.run(
-        Role::Braid,
-        &["ip", "link", "set", "dev", "vb1", "mtu", "1500"],
-    )?;
-
     // Somebody else's program: here that of another braidd, which goes on serving.
     let other = Config::announcing(&testbed).service("echo", "10.77.1.2:8");
     let first = Braidd::start(&testbed, &programs(), &config)?;
