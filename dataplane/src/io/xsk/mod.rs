@@ -11,6 +11,7 @@
 
 mod descs;
 mod error;
+mod fill;
 mod gso;
 mod port;
 mod socket;

@@ -19,6 +19,7 @@ use xsk_rs::{FrameDesc, TxQueue};
 
 use super::descs::Descs;
 use super::error::OpenError;
+use super::fill::FillLevel;
 use super::gso::{self, GsoLane};
 use super::socket::{self, Bound, Granted, Rings, XskConfig};
 use super::umem::UmemGroup;
@@ -48,6 +49,7 @@ pub struct XskPort {
     frame_shift: u32,
     /// Entries of the fill ring.
     fill_ring: u32,
+    level: FillLevel,
     config: XskConfig,
     granted: Granted,
     carrier: bool,
@@ -94,6 +96,7 @@ impl XskPort {
             descs: Arc::clone(&group.descs),
             frame_shift: group.frame_bytes.trailing_zeros(),
             fill_ring: group.fill_ring,
+            level: FillLevel::new(config.fill_frames),
             config: config.clone(),
             granted,
             carrier: true,
@@ -535,18 +538,21 @@ impl Port for XskPort {
         let Some(rings) = rings_of(&mut self.socket) else {
             return;
         };
-        let level = self.fill_ring - rings.fill.nb_free_exact();
-        let mut want = self.config.fill_frames.saturating_sub(level);
+        let mut want = self
+            .level
+            .wanted(self.fill_ring - rings.fill.nb_free_exact());
         let wakeup = rings.fill.needs_wakeup();
         if want == 0 || (want < REFILL_MIN && !wakeup) {
             return;
         }
         pool.collect_returned();
+        let wanted = want;
         let spare = pool.available().saturating_sub(self.config.reserve_frames);
         if spare < want {
             self.stats.rx_no_frame += 1;
             want = spare;
         }
+        let mut added = 0;
         while want > 0 {
             let mut staged = 0;
             while staged < BATCH.min(want as usize) {
@@ -569,10 +575,12 @@ impl Port for XskPort {
             let moved = unsafe { rings.fill.produce(&self.scratch[..staged]) };
             debug_assert_eq!(moved, staged, "room was checked");
             want -= u32::try_from(staged).unwrap_or(want);
+            added += u32::try_from(staged).unwrap_or(0);
             if staged < BATCH {
                 break;
             }
         }
+        self.level.added(wanted, added);
         if wakeup {
             self.stats.fill_wakeups += 1;
             if let Some(rings) = rings_of(&mut self.socket) {

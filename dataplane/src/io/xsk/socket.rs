@@ -59,8 +59,8 @@ pub struct XskConfig {
     pub rx_ring: u32,
     /// Entries of the TX ring; a power of two.
     pub tx_ring: u32,
-    /// How many frames the fill ring is kept at: what one wake interval needs. At most
-    /// the ring's size.
+    /// How many frames the fill ring is kept at when it has to be full: what is used up while
+    /// the worker sleeps or works. At most the ring's size.
     pub fill_frames: u32,
     /// Frames of the pool that receiving leaves to sending: without it a stack that is
     /// flooded cannot even acknowledge.
