@@ -74,7 +74,8 @@ impl Core {
         let others = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
         let contiguous = s.sent_to().is_some();
         // Unmapped bytes that were dropped, and ranges that never left, would be skipped.
-        let is_the_stream = s.initial && s.rx.continues(self.reassembly.nxt());
+        let nxt = self.reassembly.nxt();
+        let is_the_stream = s.initial && s.rx.continues(nxt) && s.rx.is_linear(nxt);
         let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
         !self.was_multipath
             && contiguous
@@ -292,12 +293,14 @@ impl Core {
             && self.subflows.len() == 1
     }
 
-    /// The subflow that has carried everything so far, if no other is left. Its bytes are
-    /// the stream: should its mappings be lost, the peer takes whatever comes for new data.
-    /// So nothing that has left on it may leave again under other subflow sequence numbers.
+    /// The subflow that has carried everything so far, if no other is established. Its bytes
+    /// are the stream: should its mappings be lost, the peer takes whatever comes for new data.
+    /// So nothing that has left on it may leave again under other subflow sequence numbers. A
+    /// join under way changes nothing: its first packet may never arrive.
     pub(crate) fn sole_carrier(&self) -> Option<usize> {
         let s = self.subflows.first()?;
-        let sole = self.subflows.len() == 1 && s.initial && !self.was_multipath;
+        let carries = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
+        let sole = s.initial && !self.was_multipath && !self.subflows.iter().any(carries);
         (sole && self.mode == Mode::Mptcp && s.is_usable()).then_some(0)
     }
 
