@@ -264,7 +264,11 @@ impl Core {
     /// off the path can make us believe it.
     pub(crate) fn check_repeated_start(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
         let s = &self.subflows[i];
-        let start = packet.seq == s.tcp.irs() + 1 && packet.payload.len() > 1;
+        // A single byte is a keepalive's (RFC 1122 §4.2.3.6), unless its sender has something to
+        // acknowledge and does not.
+        let bytes = packet.payload.len();
+        let data = bytes > 1 || (bytes == 1 && !s.sent.is_empty());
+        let start = packet.seq == s.tcp.irs() + 1 && data;
         let deaf = packet.ack == s.tcp.snd_una() && s.acked_to == 0;
         let bare = packet.options.mptcp.is_empty();
         if s.phase != Phase::Established

@@ -159,11 +159,13 @@ impl Core {
             let tried = (self.data_rto_backoff >= REPAIRS_ANYWHERE)
                 .then(|| self.subflows.iter().find(|s| reliable(s) && can(s)))
                 .flatten()
-                .map(|s| s.id);
-            let may = |s: &Subflow| {
-                can(s) && !(choosy && s.swallows) && tried.is_none_or(|oldest| s.id == oldest)
+                .map(|s| s.id.0);
+            let trusted = |c: &Candidate| {
+                let swallows = self.subflows[c.index].swallows;
+                !(choosy && swallows) && tried.is_none_or(|oldest| c.id == oldest)
             };
-            let candidates = self.candidates(cx, sink, may);
+            // Who is not trusted is not waited for, either: a backup may be all there is.
+            let candidates = self.candidates(cx, sink, can).filter(trusted);
             let Some(Candidate {
                 index: i, budget, ..
             }) = Scheduler::pick_repair(candidates)
