@@ -520,6 +520,12 @@ fn normalizers_insist() {
         (trimmed.seq, &trimmed.payload[..]),
         (SeqNumber(104), &b"ef"[..])
     );
+    assert_eq!(
+        trim.fwd(&data(105, b"f"))[0].payload,
+        b"f",
+        "a byte that was lost, perhaps"
+    );
+    trim.rev(&back(1, 106, Flags::ACK, &[], &[]));
     assert!(
         trim.fwd(&data(105, b"f"))[0].payload.is_empty(),
         "a keepalive"
