@@ -120,20 +120,36 @@ impl Rule for NoHoles {
 }
 
 /// G6: cuts off what a segment repeats when it brings new bytes too, and takes the byte out
-/// of keepalives that carry one.
+/// of keepalives that carry one: it was acknowledged before, or it would be data sent again.
 #[derive(Default, Debug)]
 pub struct TrimOverlap {
-    seen: Flows<[Option<SeqNumber>; 2]>,
+    flows: Flows<[Heard; 2]>,
+}
+
+/// What a direction brought.
+#[derive(Copy, Clone, Default, Debug)]
+struct Heard {
+    /// Behind the last byte.
+    end: Option<SeqNumber>,
+    /// The newest acknowledgment of the other direction.
+    ack: Option<SeqNumber>,
 }
 
 impl Rule for TrimOverlap {
     fn apply(&mut self, _: Instant, toward: Toward, mut s: Segment, exit: &mut Exit<'_>) {
-        let seen = &mut self.seen.of(s.flow(toward))[toward.index()];
+        let heard = self.flows.of(s.flow(toward));
+        let acked = heard[toward.back().index()].ack;
+        let heard = &mut heard[toward.index()];
+        if s.flags.contains(Flags::ACK) {
+            heard.ack = Some(heard.ack.map_or(s.ack, |ack| ack.later(s.ack)));
+        }
+        let seen = &mut heard.end;
         if let Some(end) = *seen
             && s.is_past_syn()
             && !s.payload.is_empty()
         {
-            let keepalive = s.payload.len() == 1 && s.seq + 1 == end;
+            let old = acked.is_some_and(|ack| ack >= end);
+            let keepalive = s.payload.len() == 1 && s.seq + 1 == end && old;
             if keepalive {
                 s.payload.clear();
                 exit.count("keepalive bytes removed");

@@ -114,6 +114,8 @@ struct Stream {
     data: NewData,
     /// Behind all that its sender sent.
     top: Option<SeqNumber>,
+    /// The newest acknowledgment of it, in its sender's language.
+    acked: Option<SeqNumber>,
     change: Option<Change>,
 }
 
@@ -218,8 +220,9 @@ impl Gateway {
     }
 
     /// The answer that the box invents: new bytes in the other direction, behind all that
-    /// has passed there. The next segment there repeats them.
-    fn answer(&self, s: &Segment, back: &mut Stream) -> Option<Segment> {
+    /// has passed there. The next segment there repeats them. It acknowledges the segment that
+    /// vanishes only if the receiver has all in front of it: what was lost must come again.
+    fn answer(&self, s: &Segment, acked: Option<SeqNumber>, back: &mut Stream) -> Option<Segment> {
         let Edit::Answer(n) = self.edit else {
             return None;
         };
@@ -227,7 +230,12 @@ impl Gateway {
             return None;
         }
         let at = back.top.unwrap_or(s.ack);
-        let mut reply = s.reply(at, s.end(), Flags::ACK | Flags::PSH);
+        let start = payload_start(s);
+        let ack = match acked {
+            Some(acked) if acked < start => acked,
+            _ => s.end(),
+        };
+        let mut reply = s.reply(at, ack, Flags::ACK | Flags::PSH);
         reply.payload = filler(n);
         if let Some((val, ecr)) = s.timestamps() {
             // As fresh as what the sender last echoed, so that PAWS lets it in.
@@ -268,7 +276,8 @@ impl Rule for Gateway {
             streams[ours].change = Some(self.change(&s));
             exit.count("edits");
             // The answer speaks the sender's language: nothing of it is translated.
-            if let Some(reply) = self.answer(&s, &mut streams[theirs]) {
+            let acked = streams[ours].acked;
+            if let Some(reply) = self.answer(&s, acked, &mut streams[theirs]) {
                 exit.count("answers");
                 exit.send(toward.back(), &reply);
             }
@@ -286,6 +295,8 @@ impl Rule for Gateway {
         s.seq = seq;
         if s.flags.contains(Flags::ACK) {
             s.ack = streams[theirs].back(s.ack);
+            let acked = &mut streams[theirs].acked;
+            *acked = Some(acked.map_or(s.ack, |acked| acked.later(s.ack)));
         }
         let back = &streams[theirs];
         s.map_sack(|edge| back.back(edge));

@@ -450,6 +450,19 @@ fn a_gateway_answers_in_the_server_s_name() {
     );
 }
 
+/// What it acknowledges is never sent again.
+#[test]
+fn a_gateway_acknowledges_nothing_that_may_be_lost() {
+    let mut b = Bench::new(Gateway::new(2, Edit::Answer(3), Way::ToServer));
+    b.rev(&back(500, 100, Flags::ACK, &[], b"hi"));
+    b.fwd(&data(100, b"aaaa"));
+    let line = seg(104, 502, Flags::ACK, TS, b"line");
+    let out = b.pass(0, Toward::Server, &line);
+    assert_eq!(out[0].1.ack, SeqNumber(100), "the server has yet to say so");
+    let ack = back(502, 104, Flags::ACK, &[], b"");
+    assert_eq!(b.rev(&ack)[0].ack, SeqNumber(108), "with what is in front");
+}
+
 #[test]
 fn windows_are_scaled_clamped_zeroed() {
     let win = |change, s: &Segment| Bench::new(Window::new(change, Way::Both)).fwd(s)[0].window;
@@ -507,6 +520,12 @@ fn normalizers_insist() {
         (trimmed.seq, &trimmed.payload[..]),
         (SeqNumber(104), &b"ef"[..])
     );
+    assert_eq!(
+        trim.fwd(&data(105, b"f"))[0].payload,
+        b"f",
+        "a byte that was lost, perhaps"
+    );
+    trim.rev(&back(1, 106, Flags::ACK, &[], &[]));
     assert!(
         trim.fwd(&data(105, b"f"))[0].payload.is_empty(),
         "a keepalive"

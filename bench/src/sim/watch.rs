@@ -6,8 +6,8 @@
 //! - the right edge that a subflow advertises (SEG.ACK + window) never moves left;
 //! - DATA_ACKs of a connection never go back, whichever subflow they travel on;
 //! - nothing is sent beyond the right edge of the subflow or that of the connection
-//!   (DATA_ACK + window, or the edge in the peer's window option once one has arrived)
-//!   that the peer advertised, one byte of a window probe excepted.
+//!   (DATA_ACK + window, or the edge in the peer's window option once it says that one has
+//!   arrived) that the peer advertised, one byte of a window probe excepted.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -66,7 +66,8 @@ struct Connection {
     peer_acked: DataSeq,
     /// Furthest data-level right edge that the peer advertised.
     peer_edge: DataSeq,
-    /// The peer says it in an option of its own; header windows are the subflows' then.
+    /// The peer says it in an option of its own, and this host says that it hears it: header
+    /// windows are the subflows' then. Of what only arrived, TCP may have refused the segment.
     peer_speaks: bool,
 }
 
@@ -200,8 +201,14 @@ impl View {
         }
         self.adopt(tuple);
         for option in tcp.options.mptcp.iter() {
-            if let MptcpOption::Dss(dss) = option {
-                self.on_dss_sent(tuple, dss, len, wrong);
+            match option {
+                MptcpOption::Dss(dss) => self.on_dss_sent(tuple, dss, len, wrong),
+                MptcpOption::Window { heard: true, .. } => {
+                    if let Some(connection) = self.connection(tuple) {
+                        connection.peer_speaks = true;
+                    }
+                }
+                _ => {}
             }
         }
     }
@@ -283,7 +290,6 @@ impl View {
                 connection.peer_acked = connection.peer_acked.later(ack);
             }
             let edge = if let Some(low) = told {
-                connection.peer_speaks = true;
                 connection.peer_edge.expand(low)
             } else if connection.peer_speaks {
                 connection.peer_edge

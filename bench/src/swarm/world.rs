@@ -44,6 +44,8 @@ pub struct World {
     pub(super) main: Main,
     pub(super) others: Vec<Other>,
     pub(super) faults: Vec<Trigger>,
+    /// Faults that were due only when the main connection was over.
+    pub(super) overtaken: usize,
     pub(super) boxes: Option<Boxes>,
     /// The client opens and reopens subflows, on every path.
     pub(super) joins: bool,
@@ -243,6 +245,7 @@ pub fn build(seed: u64, only: Option<&str>) -> World {
         main,
         others,
         faults,
+        overtaken: 0,
         boxes,
         joins,
     }

@@ -1,7 +1,9 @@
 //! Going on as plain TCP (RFC 8684 §3.7).
 //!
-//! Possible while one subflow has carried everything in order: then the subflow's stream is
-//! the connection's. Otherwise the subflow is reset and its data goes elsewhere.
+//! Possible while one subflow has carried everything in order, and no other was ever
+//! established: then the subflow's stream is the connection's. Otherwise the subflow is reset and
+//! its data goes elsewhere: a peer that has two may send what one of them carried on the other,
+//! and only its mappings say so. Linux draws the line there, too (`allow_infinite_fallback`).
 //!
 //! After the fallback the subflow's acknowledgments free the send queue, and received bytes
 //! are delivered as they come, mappings or not.
@@ -71,17 +73,12 @@ impl Core {
     /// confirm to us.
     fn may_follow(&self, i: usize) -> bool {
         let s = &self.subflows[i];
-        let others = |o: &Subflow| o.id != s.id && o.phase == Phase::Established;
         let contiguous = s.sent_to().is_some();
         // Unmapped bytes that were dropped, and ranges that never left, would be skipped.
-        let is_the_stream = s.initial && s.rx.continues(self.reassembly.nxt());
+        let nxt = self.reassembly.nxt();
+        let is_the_stream = s.initial && s.rx.continues(nxt) && s.rx.is_linear(nxt);
         let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
-        !self.was_multipath
-            && contiguous
-            && is_the_stream
-            && all_left
-            && self.reassembly.bytes() == 0
-            && !self.subflows.iter().any(others)
+        !self.was_joined && contiguous && is_the_stream && all_left && self.reassembly.bytes() == 0
     }
 
     /// Whether what is in flight on subflow `i`, and what will follow it, is the stream even
@@ -263,7 +260,11 @@ impl Core {
     /// off the path can make us believe it.
     pub(crate) fn check_repeated_start(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
         let s = &self.subflows[i];
-        let start = packet.seq == s.tcp.irs() + 1 && packet.payload.len() > 1;
+        // A single byte is a keepalive's (RFC 1122 §4.2.3.6), unless its sender has something to
+        // acknowledge and does not.
+        let bytes = packet.payload.len();
+        let data = bytes > 1 || (bytes == 1 && !s.sent.is_empty());
+        let start = packet.seq == s.tcp.irs() + 1 && data;
         let deaf = packet.ack == s.tcp.snd_una() && s.acked_to == 0;
         let bare = packet.options.mptcp.is_empty();
         if s.phase != Phase::Established
@@ -292,12 +293,13 @@ impl Core {
             && self.subflows.len() == 1
     }
 
-    /// The subflow that has carried everything so far, if no other is left. Its bytes are
-    /// the stream: should its mappings be lost, the peer takes whatever comes for new data.
-    /// So nothing that has left on it may leave again under other subflow sequence numbers.
+    /// The subflow that has carried everything so far, if no other was established. Its bytes
+    /// are the stream: should its mappings be lost, the peer takes whatever comes for new data.
+    /// So nothing that has left on it may leave again under other subflow sequence numbers. A
+    /// join under way changes nothing: its first packet may never arrive.
     pub(crate) fn sole_carrier(&self) -> Option<usize> {
         let s = self.subflows.first()?;
-        let sole = self.subflows.len() == 1 && s.initial && !self.was_multipath;
+        let sole = s.initial && !self.was_joined;
         (sole && self.mode == Mode::Mptcp && s.is_usable()).then_some(0)
     }
 
@@ -403,6 +405,11 @@ impl Core {
 
     /// Too many bytes wait for a mapping, or options have vanished for good.
     pub(crate) fn options_vanished(&mut self, cx: &mut Cx<'_>, i: usize) {
+        if !self.may_fall_back(i) && self.may_follow(i) {
+            // A join whose fate is open decides: the peer may fall back this very moment, and
+            // refuse it. What showed that options are lost shows it again.
+            return;
+        }
         if self.may_fall_back(i) && self.subflows[i].initial {
             // Without this signal a peer whose options arrive here, while ours do not
             // arrive there, could not know; where none pass it is harmless.

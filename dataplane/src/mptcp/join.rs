@@ -338,6 +338,7 @@ impl Core {
             return;
         }
         let token = self.id;
+        self.was_joined = true;
         self.subflowless_since = None;
         let s = &mut self.subflows[i];
         s.phase = Phase::Established;

@@ -121,6 +121,14 @@ impl RxMappings {
         self.pos == nxt || (self.held.is_empty() && !self.dropped)
     }
 
+    /// Whether no mapping at hand says otherwise: that bytes from `pos` on are the stream from
+    /// `nxt` on. A peer that has sent bytes a second time says so by nothing else.
+    pub(crate) fn is_linear(&self, nxt: u64) -> bool {
+        let ahead = |m: &&Mapping| m.end() > self.pos;
+        let mut ahead = self.queue.iter().filter(ahead);
+        ahead.all(|m| m.off.wrapping_sub(m.pos) == nxt.wrapping_sub(self.pos))
+    }
+
     /// Where the last mapping ended that was shorter than its segment.
     pub(crate) fn overhang(&self) -> Option<u64> {
         self.overhang

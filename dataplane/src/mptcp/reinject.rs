@@ -13,6 +13,8 @@ use crate::tcp::MapRef;
 /// Ranges kept. When more would be needed, neighbours are joined: sending a gap twice is
 /// cheaper than forgetting a range.
 const RANGES_MAX: usize = 128;
+/// Connection-level timeouts in a row from which on the oldest subflow that may be of use repairs.
+const REPAIRS_ANYWHERE: u32 = 2;
 
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 struct Entry {
@@ -151,8 +153,19 @@ impl Core {
             // Not where a repair was swallowed before, if it can be helped.
             let reliable = |s: &Subflow| s.is_usable() && !s.impaired() && !s.swallows;
             let choosy = self.subflows.iter().any(reliable);
-            let may = |s: &Subflow| self.reinject.peek(s.id).is_some() && !(choosy && s.swallows);
-            let candidates = self.candidates(cx, sink, may);
+            let can = |s: &Subflow| self.reinject.peek(s.id).is_some();
+            // Nor, once a repair was in vain, where that cannot be known yet: a path that strips
+            // options swallows one after the other if each new subflow is the first choice.
+            let tried = (self.data_rto_backoff >= REPAIRS_ANYWHERE)
+                .then(|| self.subflows.iter().find(|s| reliable(s) && can(s)))
+                .flatten()
+                .map(|s| s.id.0);
+            let trusted = |c: &Candidate| {
+                let swallows = self.subflows[c.index].swallows;
+                !(choosy && swallows) && tried.is_none_or(|oldest| c.id == oldest)
+            };
+            // Who is not trusted is not waited for, either: a backup may be all there is.
+            let candidates = self.candidates(cx, sink, can).filter(trusted);
             let Some(Candidate {
                 index: i, budget, ..
             }) = Scheduler::pick_repair(candidates)

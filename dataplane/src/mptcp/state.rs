@@ -66,8 +66,11 @@ pub(crate) struct Core {
     pub(crate) infinite_map_heard: bool,
     /// DATA_ACKs are sent.
     pub(crate) send_data_acks: bool,
-    /// More than one subflow has carried data: falling back is no longer possible.
+    /// More than one subflow has carried data.
     pub(crate) was_multipath: bool,
+    /// A join was established, here or, for all that is known, at the peer. From then on only
+    /// mappings say where bytes belong, and falling back is no longer possible.
+    pub(crate) was_joined: bool,
     /// Send-side stream offsets to DSNs.
     pub(crate) snd_space: DataSpace,
     /// Receive-side stream offsets to DSNs.
@@ -158,6 +161,7 @@ impl Core {
             infinite_map_heard: false,
             send_data_acks: true,
             was_multipath: false,
+            was_joined: false,
             rcv_space: DataSpace::default(),
             subflows: Vec::with_capacity(2),
             next_subflow: 0,

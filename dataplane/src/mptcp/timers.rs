@@ -118,6 +118,8 @@ impl Core {
         let s = &mut self.subflows[i];
         if let Some((_, sent)) = s.join_ack.filter(|(at, _)| *at <= cx.now) {
             if sent >= JOIN_ACK_MAX {
+                // It may have arrived, and data since.
+                self.was_joined = true;
                 self.kill(
                     i,
                     Some(reset_reason::MPTCP_SPECIFIC),
