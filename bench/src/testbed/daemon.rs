@@ -191,6 +191,18 @@ pub struct Braidd<'a> {
     process: Process,
 }
 
+impl Drop for Braidd<'_> {
+    /// Asked twice, braidd resets what lives instead of waiting for its end.
+    fn drop(&mut self) {
+        for _ in 0..2 {
+            // An error: it has ended.
+            let _ = self.process.signal(Signal::SIGTERM);
+            // Two signals at once would be one.
+            let _ = self.process.wait(Duration::from_millis(200));
+        }
+    }
+}
+
 impl<'a> Braidd<'a> {
     /// Starts it in the `braid` namespace and waits until it is ready. `programs` is where the
     /// binaries are.

@@ -165,6 +165,7 @@ impl Drop for Process {
         }
         let _ = self.signal(Signal::SIGTERM);
         if self.wait(Duration::from_secs(3)).is_err() {
+            eprintln!("{} does not end by SIGTERM: killed", self.name);
             let _ = self.child.kill();
             let _ = self.child.wait();
         }

@@ -85,3 +85,75 @@ fn connections_survive_braidd_and_service_survives_the_dataplane() -> Result<()>
     assert!(report.worst_ms < UNNOTICED_MS, "{report:?}");
     Ok(())
 }
+
+/// A transfer that goes on until it is stopped.
+const ENDLESS: [&str; 7] = [
+    "echo-client",
+    "--to",
+    "10.77.1.2:7",
+    "--seconds",
+    "60",
+    "--window",
+    "1048576",
+];
+
+#[test]
+fn a_second_sigterm_resets_what_the_first_one_waits_for() -> Result<()> {
+    let Some(_turn) = braid_turn("SIGTERM", &[]) else {
+        return Ok(());
+    };
+    let testbed = Testbed::new(Options::default())?;
+    let config = Config::announcing(&testbed).service("echo", "10.77.1.2:7");
+    let mut braidd = Braidd::start(&testbed, &programs(), &config)?;
+    let dataplane = braidd.dataplane_pid()?;
+    let mut load = client(&testbed, &ENDLESS)?;
+    wait_until("a connection", Duration::from_secs(5), || {
+        Ok(!braidd.conns()?.is_empty())
+    })?;
+    braidd.process().signal(Signal::SIGTERM)?;
+    assert!(
+        braidd.process().wait(Duration::from_secs(1)).is_err(),
+        "the first SIGTERM waits for the connection"
+    );
+    let status = braidd.stop()?;
+    assert!(status.success(), "{status}");
+    assert!(!is_alive(dataplane), "the dataplane goes with braidd");
+    let report: Report = load.json(Duration::from_secs(2))?;
+    let error = report.error.unwrap_or_default();
+    assert!(
+        error.contains("reset"),
+        "the peer is told, and not: {error}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_dataplane_that_drains_is_not_taken_over() -> Result<()> {
+    let Some(_turn) = braid_turn("SIGTERM, then SIGKILL", &[]) else {
+        return Ok(());
+    };
+    let testbed = Testbed::new(Options::default())?;
+    let config = Config::announcing(&testbed).service("echo", "10.77.1.2:7");
+    let mut braidd = Braidd::start(&testbed, &programs(), &config)?;
+    let drained = braidd.dataplane_pid()?;
+    let _load = client(&testbed, &ENDLESS)?;
+    wait_until("a connection", Duration::from_secs(5), || {
+        Ok(!braidd.conns()?.is_empty())
+    })?;
+    braidd.process().signal(Signal::SIGTERM)?;
+    std::thread::sleep(Duration::from_millis(300));
+    braidd.kill()?;
+    assert!(is_alive(drained), "it drains without braidd");
+    // Waits for its end, then starts one that serves.
+    braidd.restart()?;
+    assert_ne!(braidd.dataplane_pid()?, drained);
+    assert!(!is_alive(drained));
+    let args = ["echo-client", "--to", "10.77.1.2:7", "--bytes", "1048576"];
+    transfer(&testbed, &args)?.intact_mptcp();
+    Ok(())
+}
+
+/// Runs, and is not only unreaped by somebody else.
+fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}

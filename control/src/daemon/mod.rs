@@ -24,6 +24,7 @@ use braid_bpf::Steer;
 use braid_dataplane::control::{DataplaneEvent, Request};
 use braid_dataplane::mptcp::Event;
 use netlink_packet_route::RouteNetlinkMessage;
+use nix::sys::signal::SigSet;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
@@ -128,6 +129,10 @@ struct Daemon {
 /// # Errors
 /// See [`DaemonError`]; nothing is left attached then.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
+    // Whoever started us may have blocked the signals that are waited for.
+    SigSet::empty()
+        .thread_set_mask()
+        .map_err(DaemonError::other)?;
     let mut term = signal(SignalKind::terminate()).map_err(DaemonError::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::other)?;
     let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::other)?;
@@ -476,11 +481,11 @@ impl Daemon {
     /// No new connections; the end of the dataplane will be ours.
     async fn drain(&mut self, timeout: Duration) {
         let now = Instant::now();
-        if self.draining.is_some() {
-            // Asked twice: no more patience.
-            self.draining = Some(now);
-            return;
-        }
+        // Asked twice: no more patience, what lives is reset.
+        let timeout = match self.draining {
+            Some(_) => Duration::ZERO,
+            None => timeout,
+        };
         self.draining = Some(now + timeout + EXIT_MARGIN);
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         let Some(running) = &self.running else {

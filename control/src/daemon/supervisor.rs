@@ -130,9 +130,10 @@ pub(super) async fn adopt(config: &Config) -> Result<Option<Adopted>, DaemonErro
             "the dataplane on {path} cannot be taken over: {e}; end it with: fuser -k {path}"
         ))
     };
-    let (setup, fds) = match dataplane.ask_with(Request::Adopt, &[]).await {
-        Ok((Reply::Adopted { setup, .. }, fds)) => (*setup, fds),
-        Ok(_) => return Err(hint(&"its answer is of another version")),
+    // SO_PEERCRED names who called listen(2), which was the braidd that died.
+    let status = match dataplane.ask(Request::Status).await {
+        Ok(Reply::Status(status)) => status,
+        Ok(_) => return Err(hint(&DataplaneError::Unexpected)),
         // It was started and never set up: its braidd died in between.
         Err(DataplaneError::Refused(_)) => {
             dataplane
@@ -143,13 +144,22 @@ pub(super) async fn adopt(config: &Config) -> Result<Option<Adopted>, DaemonErro
         }
         Err(e) => return Err(hint(&e)),
     };
-    // SO_PEERCRED names who called listen(2), which was the braidd that died.
-    let pid = match dataplane.ask(Request::Status).await {
-        Ok(Reply::Status(status)) => status.pid,
-        Ok(_) => return Err(hint(&DataplaneError::Unexpected)),
+    let mut process = Process::adopt(status.pid).map_err(|e| hint(&e))?;
+    if status.draining {
+        // It takes no more connections. Nobody would serve new ones if it was taken over.
+        tracing::info!(
+            "a dataplane (pid {}) still drains; waiting for its end, or end it with: kill -9 {}",
+            status.pid,
+            status.pid
+        );
+        process.ended().await;
+        return Ok(None);
+    }
+    let (setup, fds) = match dataplane.ask_with(Request::Adopt, &[]).await {
+        Ok((Reply::Adopted { setup, .. }, fds)) => (*setup, fds),
+        Ok(_) => return Err(hint(&"its answer is of another version")),
         Err(e) => return Err(hint(&e)),
     };
-    let process = Process::adopt(pid).map_err(|e| hint(&e))?;
     let (steer, interfaces) = sort_out(config, &setup, fds).map_err(|e| hint(&e))?;
     dataplane
         .order(Request::Subscribe)
