@@ -419,7 +419,7 @@ impl Core {
             earlier(self.addresses_deadline(), self.data_rto),
             self.close_deadline(self.subflowless_timeout),
         );
-        first = earlier(first, self.spare_at);
+        first = earlier(first, self.spare_at.filter(|_| !self.is_over()));
         for s in self.subflows.iter().filter(|s| s.death.is_none()) {
             let tcp = if s.port_down {
                 s.tcp.next_timer()
