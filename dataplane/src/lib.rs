@@ -25,6 +25,7 @@ pub mod checksum;
 pub mod control;
 pub mod counters;
 pub mod io;
+mod lazy;
 pub mod mptcp;
 pub mod offload;
 pub mod process;

@@ -3,7 +3,7 @@
  * Maps. `claims`, `heartbeat` and `counters` are one for all interfaces (the
  * loader makes later instances reuse the first ones), so that one update
  * covers them all. `xsks` belongs to one interface: its key is a queue. So does
- * `freshness`, which is nobody else's business.
+ * `memory`, which is nobody else's business.
  */
 #ifndef BRAID_MAPS_H
 #define BRAID_MAPS_H
@@ -58,18 +58,25 @@ struct {
 	__type(value, __u64);
 } heartbeat SEC(".maps");
 
-/* The last beat that this CPU found fresh, and the clock tick when it did. */
-struct freshness {
+/* Ports whose wildcards are remembered per CPU. A power of two. */
+#define WILDCARDS_REMEMBERED 64
+
+/* What this CPU remembers of earlier packets. */
+struct memory {
+	/* The last beat that was found fresh, and the clock tick when it was. */
 	__u64 beat_ns;
 	__u64 jiffies;
+	/* Ports, by their low bits, that were last found claimed for every address.
+	 * Only a guess at which claim to look for first. */
+	__be16 wildcards[WILDCARDS_REMEMBERED];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct freshness);
-} freshness SEC(".maps");
+	__type(value, struct memory);
+} memory SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -25,6 +25,8 @@ int steer(struct xdp_md *ctx)
 	};
 	struct flow flow = {};
 	enum steer_counter reason, redirected;
+	struct memory *known;
+	__u32 index = 0;
 	__be16 ether_type;
 	bool group, ipv4;
 
@@ -58,7 +60,9 @@ int steer(struct xdp_md *ctx)
 	if (reason != PARSED)
 		return pass(ctx, reason);
 
-	if (!is_claimed(&flow.local))
+	/* An array has all its elements; the verifier does not know. */
+	known = bpf_map_lookup_elem(&memory, &index);
+	if (!known || !is_claimed(&flow.local, known))
 		return pass(ctx, SteerPassNoClaim);
-	return deliver(ctx, redirected, flow.first_fragment);
+	return deliver(ctx, known, redirected, flow.first_fragment);
 }

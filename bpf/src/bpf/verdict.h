@@ -33,14 +33,13 @@ static __always_inline int pass(struct xdp_md *ctx, enum steer_counter reason)
 	return XDP_PASS;
 }
 
-static __always_inline bool heartbeat_is_fresh(void)
+static __always_inline bool heartbeat_is_fresh(struct memory *known)
 {
 	__u32 index = 0;
 	__u64 *slot = bpf_map_lookup_elem(&heartbeat, &index);
-	struct freshness *known = bpf_map_lookup_elem(&freshness, &index);
 	__u64 beat_ns, jiffies;
 
-	if (!slot || !known)
+	if (!slot)
 		return false;
 	beat_ns = *(volatile __u64 *)slot;
 	if (beat_ns == 0)
@@ -60,23 +59,33 @@ static __always_inline bool heartbeat_is_fresh(void)
 	return true;
 }
 
-/* Leaves `key` without its address. */
-static __always_inline bool is_claimed(struct claim_key *key)
+/* The packets of a port mostly match the same kind of claim, and a look-up in
+ * the hash table is most of what a packet costs: so the kind that matched last
+ * comes first. A wrong guess costs a look-up, never the claim. */
+static __always_inline bool is_claimed(struct claim_key *key, struct memory *known)
 {
+	__be16 *guess = &known->wildcards[bpf_ntohs(key->port) & (WILDCARDS_REMEMBERED - 1)];
+	struct claim_key any = { .port = key->port, .family = key->family };
+
+	if (*guess == key->port && bpf_map_lookup_elem(&claims, &any))
+		return true;
 	if (bpf_map_lookup_elem(&claims, key))
 		return true;
-	__builtin_memset(key->address, 0, sizeof(key->address));
-	return bpf_map_lookup_elem(&claims, key);
+	if (!bpf_map_lookup_elem(&claims, &any))
+		return false;
+	*guess = key->port;
+	return true;
 }
 
 /* A packet of ours. While the dataplane lives, the kernel must not see it: it
  * has no such socket and would reset the connection. */
 static __always_inline int
-deliver(struct xdp_md *ctx, enum steer_counter redirected, bool first_fragment)
+deliver(struct xdp_md *ctx, struct memory *known, enum steer_counter redirected,
+	bool first_fragment)
 {
 	int verdict;
 
-	if (!heartbeat_is_fresh())
+	if (!heartbeat_is_fresh(known))
 		return pass(ctx, SteerPassHeartbeatStale);
 	if (first_fragment) {
 		/* The kernel would reassemble and then reset. */

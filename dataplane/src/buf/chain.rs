@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use crate::checksum::Sum;
+use crate::lazy::Empty;
 
 use super::piece::Piece;
 
@@ -19,6 +20,13 @@ pub const COALESCED_BYTES_MAX: usize = 4096;
 pub struct Chain {
     pieces: SmallVec<[Piece; 1]>,
     len: usize,
+}
+
+impl Empty for Chain {
+    const EMPTY: &'static Self = &Self {
+        pieces: SmallVec::new_const(),
+        len: 0,
+    };
 }
 
 impl Chain {

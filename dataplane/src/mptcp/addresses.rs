@@ -12,6 +12,7 @@ use super::key;
 use super::state::Core;
 use super::subflow::{Subflow, Withdrawn};
 use crate::counters::Counter;
+use crate::lazy::{Empty, Lazy};
 use crate::time::{Duration, Instant};
 use crate::wire::mptcp::{AddressIds, MptcpOption, reset_reason};
 use crate::wire::types::{AddressId, FourTuple};
@@ -60,15 +61,8 @@ struct Remote {
 #[derive(Debug, Default)]
 pub(crate) struct Addresses {
     announced: Vec<Announced>,
-    /// The last announcement waits for its echo: until then, no other.
-    under_way: Option<(AddressId, Instant)>,
-    /// Withdrawals that are still repeated. As many as were ever announced at once.
-    gone: Vec<Gone>,
-    /// Paths on which the peer reset a subflow for good (MP_TCPRST without T): our address,
-    /// its address and port.
-    barred: Vec<(IpAddr, SocketAddr)>,
+    trouble: Lazy<Trouble>,
     remote: Vec<Remote>,
-    failed: Vec<SocketAddr>,
     /// Remote endpoints on which a join of ours came about.
     proven: Vec<SocketAddr>,
     initial: Option<SocketAddr>,
@@ -76,7 +70,60 @@ pub(crate) struct Addresses {
     initial_local: Option<SocketAddr>,
 }
 
+/// What most connections have none of.
+#[derive(Debug, Default)]
+struct Trouble {
+    /// The last announcement waits for its echo: until then, no other.
+    under_way: Option<(AddressId, Instant)>,
+    /// Withdrawals that are still repeated. As many as were ever announced at once.
+    gone: Vec<Gone>,
+    /// Paths on which the peer reset a subflow for good (MP_TCPRST without T): our address,
+    /// its address and port.
+    barred: Vec<(IpAddr, SocketAddr)>,
+    failed: Vec<SocketAddr>,
+}
+
+impl Empty for Trouble {
+    const EMPTY: &'static Self = &Self {
+        under_way: None,
+        gone: Vec::new(),
+        barred: Vec::new(),
+        failed: Vec::new(),
+    };
+}
+
+impl Trouble {
+    fn is_over(&self) -> bool {
+        self.under_way.is_none()
+            && self.gone.is_empty()
+            && self.barred.is_empty()
+            && self.failed.is_empty()
+    }
+}
+
+impl Lazy<Trouble> {
+    fn forget_withdrawal(&mut self, id: AddressId) {
+        if let Some(trouble) = self.written() {
+            trouble.gone.retain(|g| g.id != id);
+        }
+    }
+
+    fn forget_withdrawals(&mut self) {
+        if let Some(trouble) = self.written() {
+            trouble.gone.clear();
+        }
+    }
+}
+
 impl Addresses {
+    /// Gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        self.trouble.release_if(Trouble::is_over);
+        self.announced.shrink_to_fit();
+        self.remote.shrink_to_fit();
+        self.proven.shrink_to_fit();
+    }
+
     pub(crate) fn initial(&mut self, tuple: FourTuple) {
         self.initial = Some(tuple.remote);
         self.initial_local = Some(tuple.local);
@@ -141,32 +188,34 @@ impl Addresses {
     /// peer, who may not even know, would not announce it for that.
     pub(crate) fn join_failed(&mut self, remote: SocketAddr, transient: bool) {
         let passes = transient || self.proven.contains(&remote);
-        if !passes && !self.is_initial(remote) && !self.failed.contains(&remote) {
-            if self.failed.len() == FAILED_MAX {
-                self.failed.remove(0);
+        if !passes && !self.is_initial(remote) && !self.trouble.failed.contains(&remote) {
+            if self.trouble.failed.len() == FAILED_MAX {
+                self.trouble.failed.remove(0);
             }
-            self.failed.push(remote);
+            self.trouble.failed.push(remote);
         }
     }
 
     pub(crate) fn has_failed(&self, remote: SocketAddr) -> bool {
-        self.failed.contains(&remote)
+        self.trouble.failed.contains(&remote)
     }
 
     /// The peer reset a subflow for a reason that does not pass (RFC 8684 §3.6: no retry over
     /// this path).
     pub(crate) fn path_barred(&mut self, tuple: FourTuple) {
         let path = (tuple.local.ip(), tuple.remote);
-        if !self.barred.contains(&path) {
-            if self.barred.len() == FAILED_MAX {
-                self.barred.remove(0);
+        if !self.trouble.barred.contains(&path) {
+            if self.trouble.barred.len() == FAILED_MAX {
+                self.trouble.barred.remove(0);
             }
-            self.barred.push(path);
+            self.trouble.barred.push(path);
         }
     }
 
     pub(crate) fn is_barred(&self, tuple: FourTuple) -> bool {
-        self.barred.contains(&(tuple.local.ip(), tuple.remote))
+        self.trouble
+            .barred
+            .contains(&(tuple.local.ip(), tuple.remote))
     }
 
     /// The peer knows this address of ours: it used it. Where announcements are not echoed,
@@ -180,12 +229,13 @@ impl Addresses {
     /// When an announcement is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let hold = self
+            .trouble
             .under_way
             .map_or(Instant::default(), |(_, until)| until);
         let announced = self.announced.iter().filter_map(|a| a.next);
         announced
             .map(|at| at.max(hold))
-            .chain(self.gone.iter().map(|g| g.next))
+            .chain(self.trouble.gone.iter().map(|g| g.next))
             .min()
     }
 }
@@ -248,7 +298,7 @@ impl Core {
             // RFC 8684 §3.4.1: an identifier is withdrawn before it names another address.
             self.remove_addresses(cx, &[id]);
         }
-        self.addresses.gone.retain(|g| g.id != id);
+        self.addresses.trouble.forget_withdrawal(id);
         let list = &mut self.addresses.announced;
         let known = list.iter().position(|a| a.id == id);
         if known.is_none() && list.len() >= LOCAL_MAX {
@@ -284,7 +334,12 @@ impl Core {
             if entry.next.is_none_or(|at| at > cx.now) {
                 continue;
             }
-            if self.addresses.under_way.is_some_and(|(_, at)| cx.now < at) {
+            if self
+                .addresses
+                .trouble
+                .under_way
+                .is_some_and(|(_, at)| cx.now < at)
+            {
                 return;
             }
             let mut next = None;
@@ -311,7 +366,7 @@ impl Core {
                 let patience = ECHO_PATIENCE.max(rtt.unwrap_or_default() * 2);
                 // Version 0 echoes nothing, so there is nothing to wait for.
                 if self.version.authenticates_addresses() {
-                    self.addresses.under_way = Some((entry.id, cx.now + patience));
+                    self.addresses.trouble.under_way = Some((entry.id, cx.now + patience));
                 }
                 next = Some(cx.now + cx.config.add_addr_timeout * (1 << entry.sent.min(8)));
             }
@@ -362,12 +417,12 @@ impl Core {
             Some(at) => list[at] = entry,
             None => list.push(entry),
         }
-        let failed = &mut self.addresses.failed;
-        let barred = &mut self.addresses.barred;
-        let before = failed.len() + barred.len();
-        failed.retain(|f| f.ip() != addr);
-        barred.retain(|(_, f)| f.ip() != addr);
-        news |= failed.len() + barred.len() < before;
+        if let Some(Trouble { failed, barred, .. }) = self.addresses.trouble.written() {
+            let before = failed.len() + barred.len();
+            failed.retain(|f| f.ip() != addr);
+            barred.retain(|(_, f)| f.ip() != addr);
+            news |= failed.len() + barred.len() < before;
+        }
         let subflow = self.subflows[i].id;
         if self.version.authenticates_addresses() {
             let echo = MptcpOption::AddAddr {
@@ -410,8 +465,13 @@ impl Core {
                 address_id: id.0,
             });
         }
-        if self.addresses.under_way.is_some_and(|(last, _)| last == id) {
-            self.addresses.under_way = None;
+        if self
+            .addresses
+            .trouble
+            .under_way
+            .is_some_and(|(last, _)| last == id)
+        {
+            self.addresses.trouble.under_way = None;
             self.send_announcements(cx);
         }
     }
@@ -440,11 +500,11 @@ impl Core {
                 // A repetition does not begin the probing anew.
                 if s.remote_id() == id && s.death.is_none() && s.withdrawn.is_none() {
                     let patience = s.tcp.rto() * 2;
-                    s.withdrawn = Some(Withdrawn {
+                    s.withdrawn = Some(Box::new(Withdrawn {
                         probe_at: Some(cx.now + patience),
                         decided_at: cx.now + patience * 2,
                         answered: false,
-                    });
+                    }));
                     s.probe_due = true;
                     self.reinject_outstanding(i);
                 }
@@ -469,9 +529,9 @@ impl Core {
             // hear of it.
             self.send_withdrawal(cx, carrier, ids);
             for id in ids.iter() {
-                self.addresses.gone.retain(|g| g.id != id);
-                if self.addresses.gone.len() < LOCAL_MAX {
-                    self.addresses.gone.push(Gone {
+                self.addresses.trouble.gone.retain(|g| g.id != id);
+                if self.addresses.trouble.gone.len() < LOCAL_MAX {
+                    self.addresses.trouble.gone.push(Gone {
                         id,
                         sent: 1,
                         next: cx.now + cx.config.add_addr_timeout,
@@ -502,12 +562,12 @@ impl Core {
     /// names something again is left alone.
     pub(crate) fn repeat_withdrawals(&mut self, cx: &mut Cx<'_>) {
         if !self.is_mptcp() || self.is_over() {
-            self.addresses.gone.clear();
+            self.addresses.trouble.forget_withdrawals();
             return;
         }
         let mut n = 0;
-        while n < self.addresses.gone.len() {
-            let gone = self.addresses.gone[n];
+        while n < self.addresses.trouble.gone.len() {
+            let gone = self.addresses.trouble.gone[n];
             if gone.next > cx.now {
                 n += 1;
                 continue;
@@ -521,9 +581,9 @@ impl Core {
                 self.send_withdrawal(cx, carrier, AddressIds::single(gone.id));
             }
             if in_use || gone.sent + 1 >= REMOVE_ADDR_SENT_MAX {
-                self.addresses.gone.remove(n);
+                self.addresses.trouble.gone.remove(n);
             } else {
-                let entry = &mut self.addresses.gone[n];
+                let entry = &mut self.addresses.trouble.gone[n];
                 entry.sent += 1;
                 entry.next = cx.now + cx.config.add_addr_timeout * (1 << entry.sent);
                 n += 1;

@@ -424,7 +424,7 @@ impl Core {
     fn say_fail(&mut self, now: Instant, i: usize, dsn: u64) {
         let s = &mut self.subflows[i];
         s.fail_said = true;
-        s.fail = Some(Fail {
+        s.fail = Some(Box::new(Fail {
             dsn,
             left: FAIL_SENT_MAX,
             // One round trip until what is in flight makes room, another for the answer. Only
@@ -432,7 +432,7 @@ impl Core {
             held: (s.tcp.srtt())
                 .filter(|_| self.reassembly.nxt() == 0)
                 .map(|srtt| now + (srtt * 2).max(FAIL_HOLD_MIN)),
-        });
+        }));
     }
 
     /// Until when MP_FAIL of subflow `i` waits for our infinite mapping to arrive: the one
@@ -443,17 +443,19 @@ impl Core {
             Some(from) => s.acked_to <= from,
             None => self.infinite_map_due && (!s.sent.is_empty() || s.burst.is_some()),
         };
-        (s.fail?.held).filter(|until| waits && *until > now)
+        (s.fail.as_ref()?.held).filter(|until| waits && *until > now)
     }
 
     /// MP_FAIL that has waited is said when it need not wait any longer, even if nothing
     /// else asks for an ACK.
     pub(crate) fn release_fail(&mut self, now: Instant, i: usize) {
-        if self.subflows[i].fail.is_some_and(|f| f.held.is_some())
-            && self.fail_held(now, i).is_none()
+        if self.fail_held(now, i).is_some() {
+            return;
+        }
+        let s = &mut self.subflows[i];
+        if let Some(fail) = &mut s.fail
+            && fail.held.take().is_some()
         {
-            let s = &mut self.subflows[i];
-            s.fail = s.fail.map(|f| Fail { held: None, ..f });
             s.tcp.ack_now();
         }
     }
@@ -464,14 +466,14 @@ impl Core {
             return None;
         }
         let s = &mut self.subflows[i];
-        let fail = s.fail?;
-        let left = fail.left - 1;
-        s.fail = (left > 0).then_some(Fail {
-            left,
-            held: None,
-            ..fail
-        });
-        Some(MptcpOption::MpFail { dsn: fail.dsn })
+        let fail = s.fail.as_mut()?;
+        let dsn = fail.dsn;
+        fail.left -= 1;
+        fail.held = None;
+        if fail.left == 0 {
+            s.fail = None;
+        }
+        Some(MptcpOption::MpFail { dsn })
     }
 
     /// The infinite mapping on a FIN, when there was no data any more to announce it: the

@@ -16,6 +16,7 @@ use super::subflow::Phase;
 use crate::buf::Chain;
 use crate::checksum::{Sum, copy_and_sum};
 use crate::counters::Counter;
+use crate::lazy::Empty;
 use crate::tcp::FastOpenLesson;
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::OPTIONS_MAX;
@@ -46,6 +47,17 @@ pub(crate) struct FastOpen {
     visible: bool,
     /// Bytes of `data`'s front that are dealt with.
     done: usize,
+}
+
+impl Empty for FastOpen {
+    const EMPTY: &'static Self = &Self {
+        offer: None,
+        grant: None,
+        data: Vec::new(),
+        sent: false,
+        visible: false,
+        done: 0,
+    };
 }
 
 impl FastOpen {
@@ -100,7 +112,9 @@ impl Core {
 
     /// Server: the SYN's data is received, and may be answered at once if that costs nothing.
     pub(crate) fn take_fast_open(&mut self, cx: &mut Cx<'_>, syn: FastOpenSyn) {
-        self.fast_open.grant = syn.grant;
+        if syn.grant.is_some() {
+            self.fast_open.grant = syn.grant;
+        }
         let Some(s) = self.subflows.first_mut() else {
             return;
         };
@@ -152,7 +166,8 @@ impl Core {
 
     /// The first SYN left.
     pub(crate) fn first_syn_sent(&mut self, cx: &mut Cx<'_>, i: usize) {
-        if self.fast_open.sent || self.subflows[i].phase != Phase::CapableSyn {
+        let asked = self.fast_open.written().is_some();
+        if !asked || self.fast_open.sent || self.subflows[i].phase != Phase::CapableSyn {
             return;
         }
         self.fast_open.visible = self.fast_open_option(i, 0).is_some();
@@ -166,6 +181,9 @@ impl Core {
 
     /// The server answered: what it took is done with, the rest comes again.
     pub(crate) fn settle_fast_open(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
+        if self.fast_open.written().is_none() {
+            return;
+        }
         let s = &self.subflows[i];
         let lost = self.fast_open.visible && s.tcp.handshake_attempts() > 0;
         let acked = usize::try_from(s.tcp.syn_data_acked()).unwrap_or(usize::MAX);

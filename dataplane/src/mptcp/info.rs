@@ -29,6 +29,18 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Nothing yet.
+    pub(crate) const NONE: Self = Self {
+        bytes_sent: 0,
+        bytes_retransmitted: 0,
+        bytes_reinjected: 0,
+        bytes_received: 0,
+        segments_sent: 0,
+        segments_retransmitted: 0,
+        segments_received: 0,
+        acks_sent: 0,
+    };
+
     /// Adds another subflow's.
     pub fn merge(&mut self, other: &Totals) {
         self.bytes_sent += other.bytes_sent;

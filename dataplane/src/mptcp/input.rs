@@ -73,6 +73,7 @@ impl Core {
             cx.counters.inc(Counter::MPCapableEarlyDrop);
             return;
         }
+        self.in_use(cx.now);
         self.couple(cx.now, i);
         let s = &mut self.subflows[i];
         s.totals.segments_received += u64::from(segments);

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 
 use crate::buf::Chain;
 use crate::checksum::Sum;
+use crate::lazy::Lazy;
 use crate::wire::mptcp::verify_dss_checksum;
 
 /// Mappings kept per subflow. A peer that maps every 512-byte segment of a 4 MiB window on
@@ -100,7 +101,7 @@ pub(crate) struct RxMappings {
     /// Sorted by position, without overlap.
     queue: VecDeque<Mapping>,
     /// In-order bytes from `pos` on.
-    held: Chain,
+    held: Lazy<Chain>,
     pos: u64,
     /// Bytes went by without a mapping and were dropped.
     dropped: bool,
@@ -236,7 +237,7 @@ impl RxMappings {
     /// Appends in-order bytes.
     pub(crate) fn push(&mut self, chain: Chain) {
         if self.held.is_empty() {
-            self.held = chain;
+            *self.held = chain;
         } else {
             for piece in chain {
                 self.held.push_waiting(piece);
@@ -284,7 +285,7 @@ impl RxMappings {
                 self.held.append(tail);
                 return Step::BadChecksum(front);
             }
-            let chain = std::mem::replace(&mut self.held, tail);
+            let chain = std::mem::replace(&mut *self.held, tail);
             self.pos += rest;
             return Step::Deliver {
                 off: front.off,
@@ -329,18 +330,31 @@ impl RxMappings {
     /// Copies what waits, so that its frames go home. Returns how many frames.
     pub(crate) fn release_frames(&mut self) -> u64 {
         let frames = self.held.pinned_frames();
-        self.held.copy_out();
+        if frames > 0 {
+            self.held.copy_out();
+        }
         frames as u64
     }
 
+    /// Nothing comes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        self.held.release_if(Chain::is_empty);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+    }
+
     fn take(&mut self, n: usize) -> Chain {
+        if n == 0 {
+            return Chain::new();
+        }
         if n == self.held.len() {
             self.pos += n as u64;
-            return std::mem::take(&mut self.held);
+            return std::mem::take(&mut *self.held);
         }
         let tail = self.held.split_off(n);
         self.pos += n as u64;
-        std::mem::replace(&mut self.held, tail)
+        std::mem::replace(&mut *self.held, tail)
     }
 }
 

@@ -36,6 +36,7 @@
 //! | `autotune` | how large windows are, and the frames that they promise |
 //! | `window_option` | the connection-level window in an option of its own |
 //! | `coupling` | what a subflow's congestion controller knows of the others |
+//! | `idle` | what is given back while nothing comes or goes |
 //! | `evidence` | what shows that paths do not carry MPTCP |
 //! | `addresses`, `close`, `fallback`, `timers` | what their names say |
 //!
@@ -61,6 +62,7 @@ mod evidence;
 mod fallback;
 mod fastopen;
 mod handshake;
+mod idle;
 mod info;
 mod input;
 mod join;

@@ -29,6 +29,13 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
+    /// Nothing comes or goes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        if self.runs.is_empty() {
+            self.runs = VecDeque::new();
+        }
+    }
+
     /// Next offset expected, the DATA_FIN not counted.
     pub(crate) fn nxt(&self) -> u64 {
         self.nxt

@@ -23,6 +23,13 @@ pub struct RecvStream {
 }
 
 impl RecvStream {
+    /// Nothing comes or goes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        if self.pieces.is_empty() {
+            self.pieces = VecDeque::new();
+        }
+    }
+
     /// The next contiguous bytes; empty only if nothing is queued.
     #[must_use]
     pub fn peek(&self) -> &[u8] {

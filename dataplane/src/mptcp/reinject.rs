@@ -31,6 +31,13 @@ pub(crate) struct ReinjectQueue {
 }
 
 impl ReinjectQueue {
+    /// Nothing comes or goes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        if self.entries.is_empty() {
+            self.entries = Vec::new();
+        }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

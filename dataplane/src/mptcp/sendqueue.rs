@@ -66,6 +66,13 @@ pub(crate) struct SendQueue {
 const _: () = assert!(size_of::<Chunk>() <= 64, "one cache line per segment");
 
 impl SendQueue {
+    /// Nothing comes or goes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        if self.chunks.is_empty() {
+            self.chunks = VecDeque::new();
+        }
+    }
+
     /// First byte not acknowledged at connection level.
     pub(crate) fn una(&self) -> u64 {
         self.una

@@ -22,6 +22,7 @@ use super::subflow::{Death, Subflow};
 use super::version::Version;
 use super::window_option::WindowOption;
 use crate::counters::Counter;
+use crate::lazy::{Empty, Lazy};
 use crate::time::{Duration, Instant};
 use crate::wire::types::FourTuple;
 
@@ -114,7 +115,7 @@ pub(crate) struct Core {
     pub(crate) rx_news: bool,
 
     pub(crate) closing: Closing,
-    pub(crate) fast_open: FastOpen,
+    pub(crate) fast_open: Lazy<FastOpen>,
     created_at: Instant,
     /// Since when no subflow works; attempts to open one do not count.
     pub(crate) subflowless_since: Option<Instant>,
@@ -127,9 +128,27 @@ pub(crate) struct Core {
     established_told: bool,
     pub(crate) over: Option<CloseReason>,
     pub(crate) over_news: bool,
-    closed: VecDeque<ClosedSubflowInfo>,
-    closed_totals: Totals,
+    closed: Lazy<Closed>,
+    /// When it will have been idle for so long that it can do without what it may need again.
+    pub(crate) spare_at: Option<Instant>,
 }
+
+/// Subflows that are gone.
+#[derive(Debug, Default)]
+struct Closed {
+    listed: VecDeque<ClosedSubflowInfo>,
+    totals: Totals,
+}
+
+impl Empty for Closed {
+    const EMPTY: &'static Self = &Self {
+        listed: VecDeque::new(),
+        totals: Totals::NONE,
+    };
+}
+
+// 100,000 idle connections pay for every byte once, and for a subflow's twice.
+const _: () = assert!(size_of::<Core>() <= 856, "memory of an idle connection");
 
 impl Core {
     pub(crate) fn new(
@@ -186,7 +205,7 @@ impl Core {
             window: WindowOption::new(cx.config.window_option),
             rx_news: false,
             closing: Closing::default(),
-            fast_open: FastOpen::default(),
+            fast_open: Lazy::empty(),
             created_at: cx.now,
             subflowless_since: None,
             mute: false,
@@ -196,8 +215,8 @@ impl Core {
             established_told: false,
             over: None,
             over_news: false,
-            closed: VecDeque::new(),
-            closed_totals: Totals::default(),
+            closed: Lazy::empty(),
+            spare_at: None,
         }
     }
 
@@ -335,11 +354,11 @@ impl Core {
     pub(crate) fn bury(&mut self, i: usize, reason: Option<u8>, error: &'static str) {
         let s = &mut self.subflows[i];
         if s.death.is_none() {
-            s.death = Some(Death {
+            s.death = Some(Box::new(Death {
                 error,
                 reset_reason: reason,
                 transient: None,
-            });
+            }));
         }
         self.salvage(i);
     }
@@ -400,14 +419,16 @@ impl Core {
     }
 
     fn report_closed(&mut self, cx: &mut Cx<'_>, s: &Subflow, tuple: FourTuple) {
-        let (error, reset_reason, transient) = s.death.map_or(("closed", None, None), |d| {
-            (d.error, d.reset_reason, d.transient)
-        });
-        self.closed_totals.merge(&s.totals);
-        if self.closed.len() == CLOSED_LISTED_MAX {
-            self.closed.pop_front();
+        let (error, reset_reason, transient) =
+            s.death.as_deref().map_or(("closed", None, None), |d| {
+                (d.error, d.reset_reason, d.transient)
+            });
+        let closed = &mut *self.closed;
+        closed.totals.merge(&s.totals);
+        if closed.listed.len() == CLOSED_LISTED_MAX {
+            closed.listed.pop_front();
         }
-        self.closed.push_back(ClosedSubflowInfo {
+        closed.listed.push_back(ClosedSubflowInfo {
             id: s.id,
             local: tuple.local,
             remote: tuple.remote,
@@ -434,10 +455,16 @@ impl Core {
             return;
         }
         if !s.initial && !s.was_established {
-            let transient = s.death.is_some_and(|d| d.transient == Some(true));
+            let transient = s
+                .death
+                .as_deref()
+                .is_some_and(|d| d.transient == Some(true));
             self.addresses.join_failed(s.tuple().remote, transient);
         }
-        if s.death.is_some_and(|d| d.transient == Some(false)) {
+        if s.death
+            .as_deref()
+            .is_some_and(|d| d.transient == Some(false))
+        {
             self.addresses.path_barred(s.tuple());
         }
         if !self.subflows.is_empty() {
@@ -456,8 +483,8 @@ impl Core {
         }
         // Nobody can join before both sides are known to have both keys.
         if self.mode == Mode::Tcp || !self.fully_established {
-            let refused = s.death.is_some_and(|d| d.error == "refused");
-            let timeout = s.death.is_some_and(|d| d.error == "timed out");
+            let refused = s.death.as_deref().is_some_and(|d| d.error == "refused");
+            let timeout = s.death.as_deref().is_some_and(|d| d.error == "timed out");
             return self.finish(match (refused, timeout) {
                 (true, _) => CloseReason::Refused,
                 (_, true) => CloseReason::Timeout,
@@ -495,7 +522,7 @@ impl Core {
                 tcp: s.tcp.info(),
             })
             .collect();
-        let mut totals = self.closed_totals;
+        let mut totals = self.closed.totals;
         for s in &self.subflows {
             totals.merge(&s.totals);
         }
@@ -520,7 +547,7 @@ impl Core {
             age_ms: u64::try_from((now - self.created_at).as_millis()).unwrap_or(u64::MAX),
             totals,
             subflows,
-            closed_subflows: self.closed.iter().cloned().collect(),
+            closed_subflows: self.closed.listed.iter().cloned().collect(),
         }
     }
 }

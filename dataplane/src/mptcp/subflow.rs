@@ -10,6 +10,7 @@ use super::info::Totals;
 use super::mapping::RxMappings;
 use super::options::{DSS_BYTES, TIMESTAMPS_BYTES};
 use super::sendqueue::{Chunk, SendQueue};
+use crate::lazy::{Empty, Lazy};
 use crate::offload::header::HeaderTemplate;
 use crate::tcp::{MapRef, State, Tcp};
 use crate::time::{Duration, Instant};
@@ -90,6 +91,41 @@ pub(crate) struct SignalPace {
     until: Option<Instant>,
 }
 
+/// Signals that wait, and how the last ones left.
+#[derive(Default, Debug)]
+pub(crate) struct Signals {
+    queue: VecDeque<MptcpOption>,
+    pace: SignalPace,
+}
+
+impl Empty for Signals {
+    const EMPTY: &'static Self = &Self {
+        queue: VecDeque::new(),
+        pace: SignalPace {
+            point: (SeqNumber(0), SeqNumber(0)),
+            row: 0,
+            until: None,
+        },
+    };
+}
+
+impl Lazy<Signals> {
+    /// Takes those back that are not (or no longer) to be said.
+    pub(crate) fn retain(&mut self, keep: impl Fn(&MptcpOption) -> bool) {
+        if let Some(signals) = self.written() {
+            signals.queue.retain(keep);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.retain(|_| false);
+    }
+
+    pub(crate) fn pop_front(&mut self) -> Option<MptcpOption> {
+        self.written()?.queue.pop_front()
+    }
+}
+
 /// A subflow whose address the peer withdrew (RFC 8684 §3.4.2). What was on its way proves
 /// nothing, so only what arrives in the second half counts, after a second probe.
 #[derive(Copy, Clone, Debug)]
@@ -167,7 +203,7 @@ pub(crate) struct Subflow {
     /// without a mapping.
     pub(crate) bare: u8,
     /// MP_FAIL is repeated on ACKs until answered: for which DSN, how many more times.
-    pub(crate) fail: Option<Fail>,
+    pub(crate) fail: Option<Box<Fail>>,
     /// MP_FAIL was sent, or is about to be: the peer's needs no other answer.
     pub(crate) fail_said: bool,
     /// Some DSS arrived on this subflow.
@@ -177,8 +213,7 @@ pub(crate) struct Subflow {
     /// When it last gave bytes to the stream.
     pub(crate) delivered_at: Option<Instant>,
     /// Signals to send.
-    pub(crate) signals: VecDeque<MptcpOption>,
-    pace: SignalPace,
+    pub(crate) signals: Lazy<Signals>,
     /// Closed in order here: until when the peer may take to do the same. Data prolongs it.
     pub(crate) fin_wait: Option<Instant>,
     /// Bytes at hand have no mapping: from which position, until when one may come.
@@ -194,7 +229,7 @@ pub(crate) struct Subflow {
     /// Its port has no carrier.
     pub(crate) port_down: bool,
     /// The peer withdrew the address: kept only if it still answers.
-    pub(crate) withdrawn: Option<Withdrawn>,
+    pub(crate) withdrawn: Option<Box<Withdrawn>>,
     /// An address probe is due.
     pub(crate) probe_due: bool,
     /// FIN has been asked for.
@@ -210,9 +245,11 @@ pub(crate) struct Subflow {
     /// It reached `Established`.
     pub(crate) was_established: bool,
     /// Dead: removed at the end of the call.
-    pub(crate) death: Option<Death>,
+    pub(crate) death: Option<Box<Death>>,
     pub(crate) totals: Totals,
 }
+
+const _: () = assert!(size_of::<Subflow>() <= 1416, "memory of an idle subflow");
 
 impl Subflow {
     /// Where in the stream what is in flight ends, if it is one run of the stream.
@@ -274,8 +311,7 @@ impl Subflow {
             dss_seen: false,
             data_ack_sent: 0,
             delivered_at: None,
-            signals: VecDeque::new(),
-            pace: SignalPace::default(),
+            signals: Lazy::empty(),
             fin_wait: None,
             unmapped: None,
             data_fin_due: false,
@@ -463,28 +499,25 @@ impl Subflow {
 
     /// A signal may leave: there is one, and it is not the third duplicate in a row.
     pub(crate) fn may_signal(&self, now: Instant) -> bool {
-        !self.signals.is_empty() && self.signal_due().is_none_or(|at| at <= now)
+        !self.signals.queue.is_empty() && self.signal_due().is_none_or(|at| at <= now)
     }
 
     /// When a signal that waits for its turn may leave.
     pub(crate) fn signal_due(&self) -> Option<Instant> {
-        let waits = !self.signals.is_empty()
-            && self.pace.row >= SIGNALS_IN_A_ROW
-            && self.pace.point == self.signal_point();
-        self.pace.until.filter(|_| waits)
+        let Signals { queue, pace } = &*self.signals;
+        let waits =
+            !queue.is_empty() && pace.row >= SIGNALS_IN_A_ROW && pace.point == self.signal_point();
+        pace.until.filter(|_| waits)
     }
 
     /// A pure ACK with a signal left.
     pub(crate) fn signal_sent(&mut self, now: Instant) {
         let point = self.signal_point();
-        let fresh = self.pace.point != point || self.pace.until.is_some_and(|at| at <= now);
-        let row = if fresh {
-            1
-        } else {
-            self.pace.row.saturating_add(1)
-        };
+        let pace = self.signals.pace;
+        let fresh = pace.point != point || pace.until.is_some_and(|at| at <= now);
+        let row = if fresh { 1 } else { pace.row.saturating_add(1) };
         let pause = self.tcp.srtt().unwrap_or_default().max(SIGNAL_PAUSE);
-        self.pace = SignalPace {
+        self.signals.pace = SignalPace {
             point,
             row,
             until: Some(now + pause),
@@ -493,14 +526,24 @@ impl Subflow {
 
     /// Queues a signal. False if there are too many.
     pub(crate) fn signal(&mut self, option: MptcpOption) -> bool {
-        if self.signals.contains(&option) {
+        if self.signals.queue.contains(&option) {
             return true;
         }
-        if self.signals.len() >= SIGNALS_MAX {
+        if self.signals.queue.len() >= SIGNALS_MAX {
             return false;
         }
-        self.signals.push_back(option);
+        self.signals.queue.push_back(option);
         true
+    }
+
+    /// Nothing comes or goes at the moment: gives back what is there to be used again.
+    pub(crate) fn release_spare(&mut self) {
+        self.tcp.release_spare();
+        self.rx.release_spare();
+        self.signals.release_if(|s| s.queue.is_empty());
+        if self.sent.is_empty() {
+            self.sent = VecDeque::new();
+        }
     }
 
     /// FIN after what was sent; nothing new is sent.
@@ -517,11 +560,11 @@ impl Subflow {
             self.reset_reason = reason;
             self.rst_unsent = self.tcp.state() != State::SynSent;
             self.tcp.abort();
-            self.death = Some(Death {
+            self.death = Some(Box::new(Death {
                 error,
                 reset_reason: reason,
                 transient: None,
-            });
+            }));
         }
     }
 }

@@ -48,6 +48,7 @@ impl Core {
         self.data_timer(cx);
         self.reset_pinning_subflow(cx);
         self.close_timer(cx);
+        self.spare_timer(cx);
         self.advance_close(cx);
     }
 
@@ -101,6 +102,7 @@ impl Core {
             return;
         }
         if s.fail
+            .as_ref()
             .is_some_and(|f| f.due_at().is_some_and(|at| at <= cx.now))
         {
             self.release_fail(cx.now, i);
@@ -419,6 +421,7 @@ impl Core {
             earlier(self.addresses_deadline(), self.data_rto),
             self.close_deadline(self.subflowless_timeout),
         );
+        first = earlier(first, self.spare_at.filter(|_| !self.is_over()));
         for s in self.subflows.iter().filter(|s| s.death.is_none()) {
             let tcp = if s.port_down {
                 s.tcp.next_timer()
@@ -428,11 +431,14 @@ impl Core {
             let signal = s
                 .signal_due()
                 .filter(|_| s.is_established() && !s.port_down);
-            let withdrawn = s.withdrawn.map(|w| w.probe_at.unwrap_or(w.decided_at));
+            let withdrawn = s
+                .withdrawn
+                .as_ref()
+                .map(|w| w.probe_at.unwrap_or(w.decided_at));
             first = earlier(first, earlier(tcp, signal));
             first = earlier(first, earlier(withdrawn, s.join_ack.map(|(at, _)| at)));
             first = earlier(first, earlier(s.fin_wait, s.unmapped.map(|(_, at)| at)));
-            first = earlier(first, s.fail.and_then(|f| f.due_at()));
+            first = earlier(first, s.fail.as_ref().and_then(|f| f.due_at()));
         }
         first
     }

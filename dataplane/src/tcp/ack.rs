@@ -191,7 +191,7 @@ impl Tcp {
                     && right <= self.snd_nxt;
                 if plausible {
                     delivery.dsack = true;
-                    self.totals.dsacks += 1;
+                    self.events().dsacks += 1;
                     c.inc(Counter::TCPDSACKRecv);
                     self.rack.on_dsack(self.snd_una, self.snd_nxt);
                 }
@@ -321,7 +321,7 @@ impl Tcp {
         self.recovery.until = self.snd_nxt;
         self.recovery.probe_wanted = false;
         self.recovery.probe_end = None;
-        self.totals.recoveries += 1;
+        self.events().recoveries += 1;
         c.inc(Counter::TCPSackRecovery);
     }
 
@@ -340,7 +340,7 @@ impl Tcp {
         }
         self.recovery.phase = Phase::Reduced(self.reduce(flight));
         self.recovery.until = self.snd_nxt;
-        self.totals.ecn_reductions += 1;
+        self.events().ecn_reductions += 1;
         c.inc(Counter::TCPEcnReduced);
     }
 
@@ -377,7 +377,7 @@ impl Tcp {
         self.recovery.phase = Phase::Open;
         self.recovery.force_one = false;
         self.board.unmark_lost();
-        self.totals.undos += 1;
+        self.events().undos += 1;
     }
 
     /// Moves the congestion window: PRR in recovery, the controller otherwise.

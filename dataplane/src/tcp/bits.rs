@@ -3,14 +3,16 @@
 //! Runs of equal bits are skipped a word at a time, so a peer that describes the same range
 //! again and again costs `n / 64` steps per range, not `n`.
 
-/// One bit per ring slot. Numbers wrap with the ring's mask.
-#[derive(Clone, Debug)]
+/// One bit per ring slot. Numbers wrap with the ring's mask. Empty it has no ring: nothing may
+/// be asked of it but what lies in an empty range.
+#[derive(Clone, Default, Debug)]
 pub(super) struct RingBits {
     words: Vec<u64>,
-    mask: u32,
 }
 
 impl RingBits {
+    pub(super) const EMPTY: Self = Self { words: Vec::new() };
+
     /// For a ring of `slots`, a power of two; a small ring leaves a part of the bits unused.
     pub(super) fn for_slots(slots: u32) -> Self {
         Self::new(slots.max(64))
@@ -21,13 +23,13 @@ impl RingBits {
         debug_assert!(slots.is_power_of_two() && slots >= 64);
         Self {
             words: vec![0; slots as usize / 64],
-            mask: slots - 1,
         }
     }
 
     fn place(&self, number: u32) -> (usize, u32) {
-        let slot = number & self.mask;
-        (slot as usize / 64, slot % 64)
+        // A power of two, and the ring's size in bits fits u32.
+        let word = (number / 64) as usize & (self.words.len() - 1);
+        (word, number % 64)
     }
 
     #[inline]

@@ -5,6 +5,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ecn::EcnPolicy;
+use crate::time::Span;
 
 /// Which congestion controller a connection runs.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -115,6 +116,71 @@ impl TcpConfig {
         (0..14)
             .find(|shift| self.recv_buffer_max >> shift <= 0xffff)
             .unwrap_or(14)
+    }
+}
+
+/// What a connection remembers of its [`TcpConfig`] beyond its first moments. The rest is where
+/// it is used.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    user_timeout: Span,
+    keepalive: Option<Span>,
+    keepalive_interval: Span,
+    time_wait: Span,
+    pub(super) recv_buffer_max: u32,
+    pub(super) segments_max: u32,
+    pub(super) mss: u16,
+    pub(super) segment_bytes_max: u16,
+    pub(super) receive_shift: u8,
+    pub(super) window_scale: bool,
+    pub(super) timestamps: bool,
+    pub(super) sack: bool,
+    pub(super) congestion: CongestionKind,
+    pub(super) pacing: bool,
+    pub(super) hystart: bool,
+    pub(super) syn_retries: u8,
+    pub(super) synack_retries: u8,
+    pub(super) keepalive_probes: u8,
+}
+
+impl Settings {
+    pub(super) fn new(config: &TcpConfig) -> Self {
+        Self {
+            user_timeout: config.user_timeout.into(),
+            keepalive: config.keepalive.map(Span::from),
+            keepalive_interval: config.keepalive_interval.into(),
+            time_wait: config.time_wait.into(),
+            recv_buffer_max: config.recv_buffer_max,
+            segments_max: config.segments_max.max(2),
+            mss: config.mss,
+            segment_bytes_max: config.segment_bytes_max,
+            receive_shift: config.receive_shift(),
+            window_scale: config.window_scale,
+            timestamps: config.timestamps,
+            sack: config.sack,
+            congestion: config.congestion,
+            pacing: config.pacing,
+            hystart: config.hystart,
+            syn_retries: config.syn_retries,
+            synack_retries: config.synack_retries,
+            keepalive_probes: config.keepalive_probes,
+        }
+    }
+
+    pub(super) fn user_timeout(&self) -> Duration {
+        self.user_timeout.get()
+    }
+
+    pub(super) fn keepalive(&self) -> Option<Duration> {
+        self.keepalive.map(Span::get)
+    }
+
+    pub(super) fn keepalive_interval(&self) -> Duration {
+        self.keepalive_interval.get()
+    }
+
+    pub(super) fn time_wait(&self) -> Duration {
+        self.time_wait.get()
     }
 }
 

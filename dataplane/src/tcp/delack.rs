@@ -5,7 +5,7 @@
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Full segments that make an ACK due at the end of a batch (RFC 5681 §4.2).
 const SEGMENTS_MAX: u32 = 2;
@@ -18,7 +18,7 @@ const QUICK_SEGMENTS: u8 = 16;
 /// What is owed to the peer.
 #[derive(Clone, Debug)]
 pub(super) struct DelayedAck {
-    delay: Duration,
+    delay: Span,
     /// In-order bytes since the last ACK.
     unacked_bytes: u32,
     deadline: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct DelayedAck {
 impl DelayedAck {
     pub(super) fn new(delay: Duration) -> Self {
         Self {
-            delay,
+            delay: delay.into(),
             unacked_bytes: 0,
             deadline: None,
             now: false,
@@ -44,7 +44,7 @@ impl DelayedAck {
     pub(super) fn received(&mut self, now: Instant, bytes: u32, mss: u32) {
         self.peer_segment = self.peer_segment.max(bytes.min(mss));
         self.unacked_bytes = self.unacked_bytes.saturating_add(bytes);
-        self.deadline.get_or_insert(now + self.delay);
+        self.deadline.get_or_insert(now + self.delay.get());
         if self.quick > 0 {
             self.quick -= 1;
             self.now = true;

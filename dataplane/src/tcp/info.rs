@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Tcp;
 use super::recovery::Phase;
+use super::{Events, Tcp};
 
 /// A snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +94,8 @@ impl Tcp {
     pub fn info(&self) -> TcpInfo {
         let us = |d: core::time::Duration| u64::try_from(d.as_micros()).unwrap_or(u64::MAX);
         let totals = &self.totals;
+        let none = Events::default();
+        let events = self.events.as_deref().unwrap_or(&none);
         TcpInfo {
             state: self.state.to_string(),
             phase: match self.recovery.phase {
@@ -129,17 +131,17 @@ impl Tcp {
             bytes_out: totals.bytes_out,
             bytes_acked: totals.bytes_acked,
             bytes_in: totals.bytes_in,
-            retransmits: totals.retransmits,
-            bytes_retransmitted: totals.bytes_retransmitted,
-            timeouts: totals.timeouts,
+            retransmits: events.retransmits,
+            bytes_retransmitted: events.bytes_retransmitted,
+            timeouts: events.timeouts,
             consecutive_timeouts: self.recovery.consecutive_rtos,
-            tail_probes: totals.tail_probes,
-            recoveries: totals.recoveries,
-            undos: totals.undos,
-            dsacks: totals.dsacks,
-            ce_segments: totals.ce_segments,
-            ecn_reductions: totals.ecn_reductions,
-            soft_errors: totals.soft_errors,
+            tail_probes: events.tail_probes,
+            recoveries: events.recoveries,
+            undos: events.undos,
+            dsacks: events.dsacks,
+            ce_segments: events.ce_segments,
+            ecn_reductions: events.ecn_reductions,
+            soft_errors: events.soft_errors,
         }
     }
 }

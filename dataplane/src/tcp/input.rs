@@ -107,7 +107,7 @@ impl Tcp {
         if let (true, Some(shift)) = (self.config.window_scale, options.window_scale) {
             self.scaling = true;
             self.snd_shift = shift.min(SHIFT_MAX);
-            self.window.set_shift(self.config.receive_shift());
+            self.window.set_shift(self.config.receive_shift);
         }
         if let (true, Some(ts)) = (self.config.timestamps, options.timestamps) {
             self.timestamps = Some(TimestampState {
@@ -418,7 +418,9 @@ impl Tcp {
         let end = seg.seq + seg.payload_len;
         // Only data within the window counts (RFC 3168 §6.1.6).
         if seg.payload_len > 0 {
-            self.totals.ce_segments += u64::from(seg.ce) * u64::from(seg.segments);
+            if seg.ce {
+                self.events().ce_segments += u64::from(seg.segments);
+            }
             if self.ecn.on_data(seg.flags, seg.ce) {
                 self.delayed_ack.demand();
             }
@@ -502,7 +504,7 @@ impl Tcp {
         if !self.is_outstanding(embedded_seq, c) {
             return false;
         }
-        self.totals.soft_errors += 1;
+        self.events().soft_errors += 1;
         let fatal = hard && self.state == State::SynSent;
         if fatal {
             c.inc(Counter::AttemptFails);

@@ -66,6 +66,7 @@ mod window;
 #[cfg(test)]
 mod tests;
 
+use config::Settings;
 pub use config::{CongestionKind, TcpConfig};
 pub(crate) use congestion::coupled::Siblings;
 pub use ecn::{DataMarks, EcnPolicy};
@@ -96,6 +97,7 @@ use self::scoreboard::Scoreboard;
 use self::timer::Timers;
 use self::window::ReceiveWindow;
 use crate::counters::{Counter, Counters};
+use crate::lazy::Lazy;
 use crate::time::Instant;
 use crate::wire::tcp::SeqNumber;
 
@@ -109,7 +111,7 @@ const PAYLOAD_MIN: u32 = 32;
 const SHIFT_MAX: u8 = 14;
 
 /// Pieces of data beyond a gap: a full window of 32 MiB is 23,000 segments.
-const PIECES_MAX: usize = 32_768;
+const PIECES_MAX: u32 = 32_768;
 
 /// Timestamps in use.
 #[derive(Clone, Debug)]
@@ -133,16 +135,16 @@ struct WindowUse {
 }
 
 /// Events whose occasion has no `Counters` at hand; handed over with the next segment or timer.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Pending {
-    retransmitted: u64,
-    fast_retransmitted: u64,
-    probes: u64,
-    keepalives: u64,
-    zero_window: u64,
-    resets: u64,
-    syn_retransmitted: u64,
-    ecn_fallbacks: u64,
+    retransmitted: u32,
+    fast_retransmitted: u32,
+    probes: u32,
+    keepalives: u32,
+    zero_window: u32,
+    resets: u32,
+    syn_retransmitted: u32,
+    ecn_fallbacks: u32,
 }
 
 /// Totals for `info`.
@@ -152,6 +154,11 @@ struct Totals {
     bytes_out: u64,
     bytes_acked: u64,
     bytes_in: u64,
+}
+
+/// What a connection without trouble has none of.
+#[derive(Debug, Default)]
+struct Events {
     retransmits: u64,
     bytes_retransmitted: u64,
     timeouts: u64,
@@ -162,6 +169,7 @@ struct Totals {
     ce_segments: u64,
     ecn_reductions: u64,
     soft_errors: u64,
+    pending: Pending,
 }
 
 /// What should leave besides data.
@@ -175,7 +183,7 @@ struct Wanted {
 /// One TCP connection, which may be a subflow of an MPTCP connection.
 #[derive(Debug)]
 pub struct Tcp {
-    config: TcpConfig,
+    config: Settings,
     state: State,
 
     // --- send sequence space (RFC 9293 §3.3.1) ---
@@ -199,7 +207,7 @@ pub struct Tcp {
     /// Sequence number of our FIN, once sent.
     fin_seq: Option<SeqNumber>,
     fin_acked: bool,
-    board: Scoreboard,
+    board: Lazy<Scoreboard>,
     rtt: RttEstimator,
     rack: Rack,
     recovery: Recovery,
@@ -242,14 +250,13 @@ pub struct Tcp {
     challenge: ChallengeLimit,
     timers: Timers,
     wanted: Wanted,
-    pending: Pending,
     totals: Totals,
+    events: Option<Box<Events>>,
 }
 
-// 27 cache lines, of which a train of segments or a burst touches most once: at 64 segments a
-// line more costs less than a nanosecond per segment. But 100,000 idle connections pay for
-// every byte twice.
-const _: () = assert!(size_of::<Tcp>() <= 1728, "memory of an idle subflow");
+// A train of segments or a burst touches most of it once: at 64 segments a cache line more costs
+// less than a nanosecond per segment. But 100,000 idle connections pay for every byte twice.
+const _: () = assert!(size_of::<Tcp>() <= 840, "memory of an idle subflow");
 
 impl Tcp {
     /// An active open. The SYN is the first [`Control`]. `iss` should be chosen as RFC 6528
@@ -286,7 +293,7 @@ impl Tcp {
         let payload = (u32::from(config.mss))
             .saturating_sub(config.option_room.into())
             .max(PAYLOAD_MIN);
-        let pieces_max = (config.recv_buffer_max as usize / 512).clamp(256, PIECES_MAX);
+        let pieces_max = (config.recv_buffer_max / 512).clamp(256, PIECES_MAX);
         Self {
             state,
             iss,
@@ -303,7 +310,7 @@ impl Tcp {
             fin_wanted: false,
             fin_seq: None,
             fin_acked: false,
-            board: Scoreboard::new(config.segments_max),
+            board: Lazy::empty(),
             rtt: RttEstimator::new(config.min_rto, config.max_rto),
             rack: Rack::new(iss),
             recovery: Recovery::new(iss),
@@ -340,10 +347,28 @@ impl Tcp {
             challenge: ChallengeLimit::new(now),
             timers: Timers::new(now),
             wanted: Wanted::default(),
-            pending: Pending::default(),
             totals: Totals::default(),
-            config,
+            events: None,
+            config: Settings::new(&config),
         }
+    }
+
+    fn events(&mut self) -> &mut Events {
+        self.events.get_or_insert_default()
+    }
+
+    /// Nothing comes or goes at the moment: gives back what is there to be used again. What is
+    /// in use stays.
+    pub fn release_spare(&mut self) {
+        self.board.release_if(Scoreboard::is_empty);
+        self.reassembly.release_spare();
+        self.congestion.release_spare();
+    }
+
+    /// When data last left or anything acceptable arrived.
+    #[must_use]
+    pub fn last_active(&self) -> Instant {
+        self.timers.heard_at.max(self.timers.sent_at)
     }
 
     // ---- what the owner may know ----
@@ -539,7 +564,9 @@ impl Tcp {
     /// Opens without asking for ECN, whatever the configuration says: a SYN that asked was
     /// refused.
     pub fn forgo_ecn(&mut self) {
-        self.pending.ecn_fallbacks += u64::from(self.ecn.forgo());
+        if self.ecn.forgo() {
+            self.events().pending.ecn_fallbacks += 1;
+        }
     }
 
     /// TCP option bytes on data segments from now on (a fallback has no DSS any more).
@@ -628,7 +655,7 @@ impl Tcp {
     fn enter_time_wait(&mut self, now: Instant) {
         self.state = State::TimeWait;
         self.timers.stop_all();
-        self.timers.time_wait = Some(now + self.config.time_wait);
+        self.timers.time_wait = Some(now + self.config.time_wait());
     }
 
     /// What lives on of a connection in TIME-WAIT; then the rest may be freed.
@@ -643,7 +670,7 @@ impl Tcp {
             ts_recent: self.timestamps.as_ref().map(|ts| ts.recent),
             ts_offset: self.ts_offset,
             window: self.window.field(self.rcv_nxt).0,
-            length: self.config.time_wait,
+            length: self.config.time_wait(),
             expires: self.timers.time_wait.unwrap_or(Instant::ZERO),
         })
     }
@@ -674,14 +701,18 @@ impl Tcp {
 
     /// Hands over counts whose occasion had no `Counters`; also before an owner drops it.
     pub fn flush_counters(&mut self, c: &mut Counters) {
-        let pending = core::mem::take(&mut self.pending);
-        c.add(Counter::RetransSegs, pending.retransmitted);
-        c.add(Counter::TCPFastRetrans, pending.fast_retransmitted);
-        c.add(Counter::TCPWinProbe, pending.probes);
-        c.add(Counter::TCPKeepAlive, pending.keepalives);
-        c.add(Counter::TCPToZeroWindowAdv, pending.zero_window);
-        c.add(Counter::OutRsts, pending.resets);
-        c.add(Counter::TCPSynRetrans, pending.syn_retransmitted);
-        c.add(Counter::TCPEcnFallback, pending.ecn_fallbacks);
+        let Some(events) = &mut self.events else {
+            return;
+        };
+        let pending = core::mem::take(&mut events.pending);
+        let mut add = |counter, n| c.add(counter, u64::from(n));
+        add(Counter::RetransSegs, pending.retransmitted);
+        add(Counter::TCPFastRetrans, pending.fast_retransmitted);
+        add(Counter::TCPWinProbe, pending.probes);
+        add(Counter::TCPKeepAlive, pending.keepalives);
+        add(Counter::TCPToZeroWindowAdv, pending.zero_window);
+        add(Counter::OutRsts, pending.resets);
+        add(Counter::TCPSynRetrans, pending.syn_retransmitted);
+        add(Counter::TCPEcnFallback, pending.ecn_fallbacks);
     }
 }

@@ -27,7 +27,7 @@ impl Tcp {
     /// them.
     pub fn next_control_but_ack(&mut self, now: Instant) -> Option<Control> {
         if let Some((seq, ack, cause)) = self.wanted.rst.take() {
-            self.pending.resets += 1;
+            self.events().pending.resets += 1;
             return Some(Control::Rst { seq, ack, cause });
         }
         if self.wanted.syn {
@@ -35,7 +35,7 @@ impl Tcp {
             let attempt = self.timers.handshake_attempt;
             self.timers.handshake_sent_at = now;
             if attempt > 0 {
-                self.pending.syn_retransmitted += 1;
+                self.events().pending.syn_retransmitted += 1;
             }
             let seq = self.iss;
             return match self.state {
@@ -127,7 +127,7 @@ impl Tcp {
         let number = if self.recovery.probe_wanted {
             self.board.back_number()
         } else {
-            self.board.first_lost()?
+            self.board.written()?.first_lost()?
         };
         if self.board.is_empty() {
             self.recovery.probe_wanted = false;
@@ -165,30 +165,30 @@ impl Tcp {
             return;
         };
         debug_assert_eq!(self.board.get(number).len, len);
-        self.totals.bytes_retransmitted += u64::from(len);
+        self.events().bytes_retransmitted += u64::from(len);
         self.totals.bytes_out += u64::from(len);
         self.retransmitted(now, number);
     }
 
     fn retransmitted(&mut self, now: Instant, number: u32) {
         let len = self.board.get(number).len;
-        let recovery = &mut self.recovery;
-        if recovery.probe_wanted && number == self.board.back_number() {
-            recovery.probe_wanted = false;
-            recovery.probe_end = Some(self.snd_nxt);
-        } else if !recovery.force_one {
-            self.pending.fast_retransmitted += 1;
+        if self.recovery.probe_wanted && number == self.board.back_number() {
+            self.recovery.probe_wanted = false;
+            self.recovery.probe_end = Some(self.snd_nxt);
+        } else if !self.recovery.force_one {
+            self.events().pending.fast_retransmitted += 1;
         }
-        recovery.force_one = false;
-        recovery.timeout_answered = true;
+        self.recovery.force_one = false;
+        self.recovery.timeout_answered = true;
         self.board.resent(number, now);
         self.recovery.sent(len);
         self.pacer.spend(now, len);
         // New data waits for the debt to be paid, and must be woken.
         self.timers.pacing = self.pacer.next_release(now);
         self.timers.sent_at = now;
-        self.pending.retransmitted += 1;
-        self.totals.retransmits += 1;
+        let events = self.events();
+        events.pending.retransmitted += 1;
+        events.retransmits += 1;
         self.totals.segments_out += 1;
         if self.timers.retransmit.is_none() {
             self.timers.rto_started = now;
@@ -248,7 +248,10 @@ impl Tcp {
         // A window of less than a segment (the segment grew) would never open.
         let congestion = cwnd.max(mss).saturating_sub(pipe) / mss * mss;
         let paced = self.pacer.available(now, mss);
-        let board = self.board.room().saturating_mul(mss);
+        let board = self
+            .board
+            .room(self.config.segments_max)
+            .saturating_mul(mss);
         window.min(congestion).min(paced - paced % mss).min(board)
     }
 
@@ -348,7 +351,9 @@ impl Tcp {
         } else {
             let gave_up = self.ecn.gave_up_asking();
             let flags = Flags::SYN | self.ecn.syn_flags(self.timers.handshake_attempt);
-            self.pending.ecn_fallbacks += u64::from(self.ecn.gave_up_asking() && !gave_up);
+            if self.ecn.gave_up_asking() && !gave_up {
+                self.events().pending.ecn_fallbacks += 1;
+            }
             flags
         };
         let config = &self.config;
@@ -367,7 +372,7 @@ impl Tcp {
             } else {
                 config.window_scale
             }
-            .then(|| config.receive_shift()),
+            .then_some(config.receive_shift),
             sack_permitted: if passive { self.sack } else { config.sack },
             timestamps: timestamps.then(|| Timestamps {
                 tsval: self.tsval(now),
@@ -392,7 +397,9 @@ impl Tcp {
     pub fn ack_sent(&mut self, _now: Instant) {
         self.window.advertise(self.header_edge);
         let closed = self.window.advertised() == self.rcv_nxt;
-        self.pending.zero_window += u64::from(closed && !self.window_closed);
+        if closed && !self.window_closed {
+            self.events().pending.zero_window += 1;
+        }
         self.window_closed = closed;
         self.last_ack_sent = self.rcv_nxt;
         // Data has no room for SACK blocks. Did it count as the ACK of what came out of order,

@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Sizes tried when full segments vanish: what fits 1280 bytes with IPv6, and the default MSS of
 /// RFC 9293 §3.7.1.
@@ -30,11 +30,28 @@ pub(super) struct PathMtu {
     current: u16,
     header_bytes: u16,
     raise_at: Option<Instant>,
+    /// Of a path on which large segments ever vanished.
+    doubt: Option<Box<Doubt>>,
+}
+
+/// A guess at the size, and what came of it.
+#[derive(Clone, Debug)]
+struct Doubt {
     /// How long the present guess stands, and how long the next one will.
-    guess: Option<Duration>,
-    next_guess: Duration,
+    guess: Option<Span>,
+    next_guess: Span,
     /// When the full size was last tried again.
     raised_at: Option<Instant>,
+}
+
+impl Default for Doubt {
+    fn default() -> Self {
+        Self {
+            guess: None,
+            next_guess: RAISE_AFTER_GUESS_MIN.into(),
+            raised_at: None,
+        }
+    }
 }
 
 impl PathMtu {
@@ -44,9 +61,7 @@ impl PathMtu {
             current: mss,
             header_bytes,
             raise_at: None,
-            guess: None,
-            next_guess: RAISE_AFTER_GUESS_MIN,
-            raised_at: None,
+            doubt: None,
         }
     }
 
@@ -86,25 +101,28 @@ impl PathMtu {
         }
         let base = BASES.into_iter().find(|base| u32::from(*base) < len);
         let Some(base) = base.filter(|base| *base < self.current) else {
-            if self.guess.take().is_some() {
+            if let Some(doubt) = &mut self.doubt
+                && doubt.guess.take().is_some()
+            {
                 // The smallest vanish, too: it was not the size. Full size with the first ACK.
                 self.raise_at = Some(now);
-                self.next_guess = RAISE_AFTER_GUESS_MIN;
+                doubt.next_guess = RAISE_AFTER_GUESS_MIN.into();
             }
             return false;
         };
-        let stands = match self.guess {
-            Some(stands) => stands,
+        let doubt = self.doubt.get_or_insert_default();
+        let stands = match doubt.guess {
+            Some(stands) => stands.get(),
             None => {
-                if self.raised_at.is_some_and(|at| now - at > WORKS_AFTER) {
-                    self.next_guess = RAISE_AFTER_GUESS_MIN;
+                if doubt.raised_at.is_some_and(|at| now - at > WORKS_AFTER) {
+                    doubt.next_guess = RAISE_AFTER_GUESS_MIN.into();
                 }
-                let stands = self.next_guess;
-                self.next_guess = (stands * 8).min(RAISE_AFTER_ICMP);
+                let stands = doubt.next_guess.get();
+                doubt.next_guess = (stands * 8).min(RAISE_AFTER_ICMP).into();
                 stands
             }
         };
-        self.guess = Some(stands);
+        doubt.guess = Some(stands.into());
         self.current = base;
         self.raise_at = Some(now + stands);
         true
@@ -114,8 +132,10 @@ impl PathMtu {
     pub(super) fn on_progress(&mut self, now: Instant) -> bool {
         if self.raise_at.is_some_and(|at| at <= now) {
             self.raise_at = None;
-            self.guess = None;
-            self.raised_at = Some(now);
+            if let Some(doubt) = &mut self.doubt {
+                doubt.guess = None;
+                doubt.raised_at = Some(now);
+            }
             self.current = self.ceiling;
             return true;
         }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::rtt::RttEstimator;
 use super::scoreboard::{Scoreboard, TxSeg};
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 use crate::wire::tcp::SeqNumber;
 
 /// SACKed segments that mean loss while no reordering was ever seen (RFC 8985 §6.2 step 4).
@@ -18,7 +18,7 @@ pub(super) struct Rack {
     /// RACK.xmit_ts and RACK.end_seq.
     latest: Option<(Instant, SeqNumber)>,
     /// RACK.rtt
-    rtt: Duration,
+    rtt: Span,
     /// RACK.fack: highest sequence number delivered.
     fack: SeqNumber,
     reordering_seen: bool,
@@ -32,7 +32,7 @@ impl Rack {
     pub(super) fn new(iss: SeqNumber) -> Self {
         Self {
             latest: None,
-            rtt: Duration::ZERO,
+            rtt: Span::default(),
             fack: iss,
             reordering_seen: false,
             reo_wnd_mult: 1,
@@ -69,7 +69,7 @@ impl Rack {
             .is_none_or(|latest| sent_after((seg.sent_at, end), latest));
         if newer {
             self.latest = Some((seg.sent_at, end));
-            self.rtt = rtt;
+            self.rtt = rtt.into();
         }
     }
 
@@ -95,7 +95,7 @@ impl Rack {
         if !self.reordering_seen && (recovering || board.sacked_segments() >= DUP_THRESH) {
             return Duration::ZERO;
         }
-        let min = rtt.min().unwrap_or(self.rtt);
+        let min = rtt.min().unwrap_or(self.rtt.get());
         let window = min * u32::from(self.reo_wnd_mult) / 4;
         window.min(rtt.srtt().unwrap_or(window))
     }
@@ -114,7 +114,7 @@ impl Rack {
         let Some(latest) = self.latest else {
             return (0, None);
         };
-        let patience = self.rtt + self.reorder_window(board, recovering, rtt);
+        let patience = self.rtt.get() + self.reorder_window(board, recovering, rtt);
         let mut marked = 0;
         while let Some(number) = board.oldest_in_flight() {
             let seg = board.get(number);
@@ -141,7 +141,7 @@ impl Rack {
     ) {
         board.mark_front_lost();
         let measured = if self.latest.is_some() {
-            self.rtt
+            self.rtt.get()
         } else {
             rtt.srtt().unwrap_or(Duration::ZERO)
         };
@@ -170,7 +170,7 @@ mod tests {
     }
 
     fn setup(count: u32) -> (Rack, Scoreboard, RttEstimator) {
-        let mut board = Scoreboard::new(1000);
+        let mut board = Scoreboard::default();
         for i in 0..count {
             board.push(
                 ms(i.into()),

@@ -60,10 +60,17 @@ pub(super) struct Received {
 #[derive(Debug)]
 pub(super) struct Reassembly {
     ready: VecDeque<RxChunk>,
+    pieces_max: u32,
+    /// Of a connection to which something came out of order or twice; kept until it idles.
+    disorder: Option<Box<Disorder>>,
+}
+
+/// What came out of order or twice.
+#[derive(Default, Debug)]
+struct Disorder {
     /// Beyond RCV.NXT, sorted, disjoint.
     runs: VecDeque<Run>,
     pieces: usize,
-    pieces_max: usize,
     /// Frames that they pin.
     frames: usize,
     queued_bytes: u32,
@@ -76,19 +83,27 @@ pub(super) struct Reassembly {
 }
 
 impl Reassembly {
-    pub(super) fn new(pieces_max: usize) -> Self {
+    pub(super) fn new(pieces_max: u32) -> Self {
         Self {
-            ready: VecDeque::with_capacity(8),
-            runs: VecDeque::new(),
-            pieces: 0,
+            ready: VecDeque::new(),
             pieces_max,
-            frames: 0,
-            queued_bytes: 0,
-            blocks: [SackBlock::default(); BLOCKS_MAX],
-            blocks_len: 0,
-            duplicate: None,
-            unreported: false,
+            disorder: None,
         }
+    }
+
+    fn disorder(&mut self) -> &mut Disorder {
+        self.disorder.get_or_insert_default()
+    }
+
+    /// Gives back what is not needed while nothing comes.
+    pub(super) fn release_spare(&mut self) {
+        if self.ready.is_empty() {
+            self.ready = VecDeque::new();
+        }
+        self.disorder = self
+            .disorder
+            .take()
+            .filter(|d| !d.runs.is_empty() || d.unreported);
     }
 
     /// The next bytes in order.
@@ -98,26 +113,27 @@ impl Reassembly {
 
     /// Nothing is missing below what was received.
     pub(super) fn is_contiguous(&self) -> bool {
-        self.runs.is_empty()
+        self.disorder.as_ref().is_none_or(|d| d.runs.is_empty())
     }
 
     pub(super) fn queued_bytes(&self) -> u32 {
-        self.queued_bytes
+        self.disorder.as_ref().map_or(0, |d| d.queued_bytes)
     }
 
     /// Frames that out-of-order data pins.
     pub(super) fn frames(&self) -> usize {
-        self.frames
+        self.disorder.as_ref().map_or(0, |d| d.frames)
     }
 
     /// Copies what is out of order, so that its frames go home. Returns how many.
     pub(super) fn release_frames(&mut self) -> u64 {
-        if self.frames > 0 {
-            for run in &mut self.runs {
-                run.chain.copy_out();
-            }
+        let Some(disorder) = self.disorder.as_mut().filter(|d| d.frames > 0) else {
+            return 0;
+        };
+        for run in &mut disorder.runs {
+            run.chain.copy_out();
         }
-        core::mem::take(&mut self.frames) as u64
+        core::mem::take(&mut disorder.frames) as u64
     }
 
     /// Takes payload at `seq`, already trimmed to the window's right edge.
@@ -131,7 +147,7 @@ impl Reassembly {
         if seq < rcv_nxt {
             let old = (rcv_nxt - seq).min(chain_len(&chain));
             if old > 0 {
-                self.note_duplicate(seq, seq + old, &mut out);
+                self.disorder().note_duplicate(seq, seq + old, &mut out);
                 chain.trim_front(old as usize);
             }
             seq = rcv_nxt;
@@ -140,20 +156,68 @@ impl Reassembly {
             return out;
         }
         if seq == rcv_nxt {
-            let next = if self.runs.is_empty() {
-                let end = seq + chain_len(&chain);
-                self.ready.push_back(RxChunk { seq, chain });
-                end
-            } else {
-                self.fill(seq, chain, &mut out)
+            let next = match &mut self.disorder {
+                Some(disorder) if !disorder.runs.is_empty() => {
+                    disorder.fill(&mut self.ready, seq, chain, &mut out)
+                }
+                _ => {
+                    let end = seq + chain_len(&chain);
+                    self.ready.push_back(RxChunk { seq, chain });
+                    end
+                }
             };
             out.advanced = next - rcv_nxt;
         } else {
-            self.queue(seq, chain, &mut out);
+            let most = self.pieces_max as usize;
+            self.disorder().queue(most, seq, chain, &mut out);
         }
         out
     }
 
+    /// A duplicate that carried nothing new, such as a FIN.
+    pub(super) fn report_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
+        let disorder = self.disorder();
+        disorder.duplicate.get_or_insert((left, right));
+        disorder.unreported = true;
+    }
+
+    /// At most `max` blocks: the duplicate first (RFC 2883 §4), then by recency.
+    pub(super) fn sack_blocks(&self, max: usize) -> SackBlocks {
+        let mut out = SackBlocks::default();
+        let Some(disorder) = &self.disorder else {
+            return out;
+        };
+        let blocks = disorder
+            .duplicate
+            .iter()
+            .chain(&disorder.blocks[..disorder.blocks_len])
+            .take(max);
+        for block in blocks {
+            out.push(*block);
+        }
+        out
+    }
+
+    /// There is news for a SACK option.
+    pub(super) fn owes_sack(&self) -> bool {
+        self.disorder.as_ref().is_some_and(|d| d.unreported)
+    }
+
+    /// An ACK with the blocks left: duplicates are reported once.
+    pub(super) fn reported(&mut self) {
+        if let Some(disorder) = &mut self.disorder {
+            disorder.duplicate = None;
+            disorder.unreported = false;
+        }
+    }
+
+    /// Frees everything that is out of order.
+    pub(super) fn clear(&mut self) {
+        self.disorder = None;
+    }
+}
+
+impl Disorder {
     fn note_duplicate(&mut self, left: SeqNumber, right: SeqNumber, out: &mut Received) {
         out.duplicate = true;
         self.unreported = true;
@@ -164,7 +228,13 @@ impl Reassembly {
     }
 
     /// In-order data while something waits beyond it.
-    fn fill(&mut self, mut next: SeqNumber, mut rest: Chain, out: &mut Received) -> SeqNumber {
+    fn fill(
+        &mut self,
+        ready: &mut VecDeque<RxChunk>,
+        mut next: SeqNumber,
+        mut rest: Chain,
+        out: &mut Received,
+    ) -> SeqNumber {
         let mut cuts = 0;
         loop {
             match self.runs.front() {
@@ -177,7 +247,7 @@ impl Reassembly {
                         self.note_duplicate(seq, right, out);
                         rest.trim_front(again);
                     }
-                    self.ready.push_back(RxChunk {
+                    ready.push_back(RxChunk {
                         seq,
                         chain: run.chain,
                     });
@@ -202,14 +272,14 @@ impl Reassembly {
                         cuts += 1;
                         rest.split_off(keep as usize)
                     };
-                    self.ready.push_back(RxChunk { seq, chain: rest });
+                    ready.push_back(RxChunk { seq, chain: rest });
                     rest = tail;
                 }
                 _ if rest.is_empty() => break,
                 _ => {
                     let seq = next;
                     next += chain_len(&rest);
-                    self.ready.push_back(RxChunk {
+                    ready.push_back(RxChunk {
                         seq,
                         chain: core::mem::take(&mut rest),
                     });
@@ -229,7 +299,13 @@ impl Reassembly {
     }
 
     /// Data beyond a gap.
-    fn queue(&mut self, mut seq: SeqNumber, mut chain: Chain, out: &mut Received) {
+    fn queue(
+        &mut self,
+        pieces_max: usize,
+        mut seq: SeqNumber,
+        mut chain: Chain,
+        out: &mut Received,
+    ) {
         let (first, mut cuts) = (seq, 0);
         let mut at = self.runs.partition_point(|run| run.seq <= seq);
         if let Some(before) = at.checked_sub(1).map(|i| &self.runs[i]) {
@@ -262,7 +338,7 @@ impl Reassembly {
                 }
                 chain.trim_back(chain.len() - (after_seq - seq) as usize);
             }
-            if !chain.is_empty() && !self.insert(&mut at, seq, chain, out) {
+            if !chain.is_empty() && !self.insert(pieces_max, &mut at, seq, chain, out) {
                 break;
             }
             // Past the run that the tail lies behind.
@@ -276,6 +352,7 @@ impl Reassembly {
     /// Puts a run that overlaps nothing in front of position `at`.
     fn insert(
         &mut self,
+        pieces_max: usize,
         at: &mut usize,
         seq: SeqNumber,
         mut chain: Chain,
@@ -283,7 +360,7 @@ impl Reassembly {
     ) -> bool {
         chain.copybreak();
         let (pieces, frames) = (chain.iter().len(), chain.pinned_frames());
-        if self.pieces + pieces > self.pieces_max {
+        if self.pieces + pieces > pieces_max {
             out.dropped = true;
             return false;
         }
@@ -352,47 +429,6 @@ impl Reassembly {
 
     fn forget_blocks_until(&mut self, next: SeqNumber) {
         self.keep_blocks(|block| block.0 > next);
-    }
-
-    /// A duplicate that carried nothing new, such as a FIN.
-    pub(super) fn report_duplicate(&mut self, left: SeqNumber, right: SeqNumber) {
-        self.duplicate.get_or_insert((left, right));
-        self.unreported = true;
-    }
-
-    /// At most `max` blocks: the duplicate first (RFC 2883 §4), then by recency.
-    pub(super) fn sack_blocks(&self, max: usize) -> SackBlocks {
-        let mut out = SackBlocks::default();
-        let blocks = self
-            .duplicate
-            .iter()
-            .chain(&self.blocks[..self.blocks_len])
-            .take(max);
-        for block in blocks {
-            out.push(*block);
-        }
-        out
-    }
-
-    /// There is news for a SACK option.
-    pub(super) fn owes_sack(&self) -> bool {
-        self.unreported
-    }
-
-    /// An ACK with the blocks left: duplicates are reported once.
-    pub(super) fn reported(&mut self) {
-        self.duplicate = None;
-        self.unreported = false;
-    }
-
-    /// Frees everything.
-    pub(super) fn clear(&mut self) {
-        self.runs.clear();
-        self.pieces = 0;
-        self.frames = 0;
-        self.queued_bytes = 0;
-        self.blocks_len = 0;
-        self.unreported = false;
     }
 }
 

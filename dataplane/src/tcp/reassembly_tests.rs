@@ -134,7 +134,8 @@ proptest! {
                 }
             }
             prop_assert_eq!(rcv_nxt - base, u32::try_from(out.len()).unwrap());
-            for (left, right) in r.blocks[..r.blocks_len].iter() {
+            let blocks = r.disorder.iter().flat_map(|d| &d.blocks[..d.blocks_len]);
+            for (left, right) in blocks {
                 prop_assert!(*left > rcv_nxt && left < right);
                 let range = (*left - base) as usize..(*right - base) as usize;
                 prop_assert!(covered[range].iter().all(|c| *c));

@@ -6,13 +6,15 @@
 
 use core::time::Duration;
 
+use crate::time::Span;
+
 /// An echo older than this is no measurement but garbage.
 const ELAPSED_MAX_MS: u32 = 1 << 17;
 
 /// Smoothed round trip by echoed timestamps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReceiveRtt {
-    smoothed: Option<Duration>,
+    smoothed: Option<Span>,
     /// The echo that was measured last.
     echo: u32,
 }
@@ -30,14 +32,15 @@ impl ReceiveRtt {
             return;
         }
         let sample = Duration::from_millis(u64::from(elapsed_ms.max(1)));
-        self.smoothed = Some(match self.smoothed {
+        let smoothed = match self.smoothed() {
             Some(smoothed) => (smoothed * 7 + sample) / 8,
             None => sample,
-        });
+        };
+        self.smoothed = Some(smoothed.into());
     }
 
     pub(super) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.smoothed.map(Span::get)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::time::{Instant, Span};
 
 /// Before the first sample (RFC 6298 §2.1).
 const RTO_INITIAL: Duration = Duration::from_secs(1);
@@ -14,27 +14,27 @@ const MIN_RTT_WINDOW: Duration = Duration::from_secs(300);
 /// Smoothed round trip, its variation, its recent minimum.
 #[derive(Clone, Debug)]
 pub(super) struct RttEstimator {
-    srtt: Option<Duration>,
-    rttvar: Duration,
-    latest: Duration,
-    min: Option<(Duration, Instant)>,
-    rto_min: Duration,
-    rto_max: Duration,
+    srtt: Option<Span>,
+    rttvar: Span,
+    latest: Span,
+    min: Option<(Span, Instant)>,
+    rto_min: Span,
+    rto_max: Span,
     /// Back-off does not go beyond this.
-    backoff_max: Duration,
-    backoff: u32,
+    backoff_max: Span,
+    backoff: u8,
 }
 
 impl RttEstimator {
     pub(super) fn new(rto_min: Duration, rto_max: Duration) -> Self {
         Self {
             srtt: None,
-            rttvar: Duration::ZERO,
-            latest: Duration::ZERO,
+            rttvar: Span::default(),
+            latest: Span::default(),
             min: None,
-            rto_min,
-            rto_max,
-            backoff_max: rto_max,
+            rto_min: rto_min.into(),
+            rto_max: rto_max.into(),
+            backoff_max: rto_max.into(),
             backoff: 0,
         }
     }
@@ -42,18 +42,18 @@ impl RttEstimator {
     /// Takes a sample; the caller has applied Karn's rule (RFC 6298 §3).
     pub(super) fn sample(&mut self, now: Instant, rtt: Duration) {
         self.sample_min(now, rtt);
-        self.latest = rtt;
-        match self.srtt {
+        self.latest = rtt.into();
+        match self.srtt() {
             None => {
                 // RFC 6298 §2.2
-                self.srtt = Some(rtt);
-                self.rttvar = rtt / 2;
+                self.srtt = Some(rtt.into());
+                self.rttvar = (rtt / 2).into();
             }
             Some(srtt) => {
                 // RFC 6298 §2.3: beta 1/4 with the old SRTT, then alpha 1/8.
                 let deviation = srtt.abs_diff(rtt);
-                self.rttvar = (self.rttvar * 3 + deviation) / 4;
-                self.srtt = Some((srtt * 7 + rtt) / 8);
+                self.rttvar = ((self.rttvar() * 3 + deviation) / 4).into();
+                self.srtt = Some(((srtt * 7 + rtt) / 8).into());
             }
         }
         self.backoff = 0;
@@ -63,50 +63,57 @@ impl RttEstimator {
     pub(super) fn sample_min(&mut self, now: Instant, rtt: Duration) {
         let replace = match self.min {
             None => true,
-            Some((min, at)) => rtt <= min || now - at > MIN_RTT_WINDOW,
+            Some((min, at)) => rtt <= min.get() || now - at > MIN_RTT_WINDOW,
         };
         if replace {
-            self.min = Some((rtt, now));
+            self.min = Some((rtt.into(), now));
         }
     }
 
     pub(super) fn srtt(&self) -> Option<Duration> {
-        self.srtt
+        self.srtt.map(Span::get)
     }
 
     pub(super) fn rttvar(&self) -> Duration {
-        self.rttvar
+        self.rttvar.get()
     }
 
     pub(super) fn latest(&self) -> Duration {
-        self.latest
+        self.latest.get()
+    }
+
+    /// Ceiling of the timeout.
+    pub(super) fn rto_max(&self) -> Duration {
+        self.rto_max.get()
     }
 
     pub(super) fn min(&self) -> Option<Duration> {
-        self.min.map(|(rtt, _)| rtt)
+        self.min.map(|(rtt, _)| rtt.get())
     }
 
     /// RTO without back-off.
     pub(super) fn rto_base(&self) -> Duration {
-        match self.srtt {
+        let rto_min = self.rto_min.get();
+        match self.srtt() {
             None => RTO_INITIAL,
             // Like Linux the floor applies to the variation term, so that the timeout stays
             // a whole `rto_min` above the round trip.
-            Some(srtt) => srtt + (self.rttvar * 4).max(GRANULARITY).max(self.rto_min),
+            Some(srtt) => srtt + (self.rttvar() * 4).max(GRANULARITY).max(rto_min),
         }
-        .clamp(self.rto_min, self.rto_max)
+        .clamp(rto_min, self.rto_max())
     }
 
     /// RTO with back-off (RFC 6298 §5.5).
     pub(super) fn rto(&self) -> Duration {
         self.rto_base()
             .saturating_mul(1 << self.backoff.min(20))
-            .min(self.backoff_max.max(self.rto_base()))
+            .min(self.backoff_max.get().max(self.rto_base()))
     }
 
     /// Back-off ends at `limit`, or at the ceiling.
     pub(super) fn limit_backoff(&mut self, limit: Option<Duration>) {
-        self.backoff_max = limit.unwrap_or(self.rto_max).min(self.rto_max);
+        let most = self.rto_max();
+        self.backoff_max = limit.unwrap_or(most).min(most).into();
     }
 
     /// Doubles the timeout.

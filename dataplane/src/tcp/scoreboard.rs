@@ -6,11 +6,13 @@
 //! *lost* (waiting to be sent again).
 //!
 //! Cost per ACK: each entry is SACKed, marked lost and removed at most once per transmission;
-//! the rest is a binary search per SACK block and skipping words of the bitmap. The ring grows by
-//! doubling up to its limit and never shrinks, so a steady state does not allocate.
+//! the rest is a binary search per SACK block and skipping words of the bitmap. The ring begins
+//! with the first segment, grows by doubling up to its limit, and stays until the owner says that
+//! the connection idles, so a steady state does not allocate.
 
 use super::bits::RingBits;
 use super::segment::MapRef;
+use crate::lazy::Empty;
 use crate::time::Instant;
 use crate::wire::tcp::SeqNumber;
 
@@ -51,12 +53,30 @@ impl TxSeg {
     }
 }
 
-/// Ring size to begin with: what a small answer takes. An idle connection keeps it for each
-/// of its subflows, and a busy one has outgrown it after an initial window.
+/// Ring size to begin with: what a small answer takes. A busy connection has outgrown it after
+/// an initial window.
 const SLOTS_INITIAL: u32 = 8;
 
+/// What slots hold that were never used.
+const FILLER: TxSeg = TxSeg {
+    map: MapRef {
+        dsn: 0,
+        ssn: 0,
+        len: 0,
+        csum: 0,
+    },
+    dsn: 0,
+    sent_at: Instant::ZERO,
+    seq: SeqNumber(0),
+    len: 0,
+    older: 0,
+    newer: 0,
+    transmissions: 0,
+    fin: false,
+};
+
 /// The segments between SND.UNA and SND.NXT.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Scoreboard {
     slots: Vec<TxSeg>,
     sacked: RingBits,
@@ -64,7 +84,6 @@ pub(super) struct Scoreboard {
     /// Number of the first entry; entries are `head..tail`, wrapping.
     head: u32,
     tail: u32,
-    limit: u32,
     oldest: u32,
     newest: u32,
     flight_segments: u32,
@@ -75,36 +94,24 @@ pub(super) struct Scoreboard {
     lost_hint: u32,
 }
 
-impl Scoreboard {
-    pub(super) fn new(limit: u32) -> Self {
-        let filler = TxSeg {
-            map: MapRef::default(),
-            dsn: 0,
-            sent_at: Instant::ZERO,
-            seq: SeqNumber::default(),
-            len: 0,
-            older: 0,
-            newer: 0,
-            transmissions: 0,
-            fin: false,
-        };
-        Self {
-            slots: vec![filler; SLOTS_INITIAL as usize],
-            sacked: RingBits::for_slots(SLOTS_INITIAL),
-            lost: RingBits::for_slots(SLOTS_INITIAL),
-            head: 0,
-            tail: 0,
-            limit: limit.max(2),
-            oldest: 0,
-            newest: 0,
-            flight_segments: 0,
-            flight_bytes: 0,
-            sacked_segments: 0,
-            lost_segments: 0,
-            lost_hint: 0,
-        }
-    }
+impl Empty for Scoreboard {
+    const EMPTY: &'static Self = &Self {
+        slots: Vec::new(),
+        sacked: RingBits::EMPTY,
+        lost: RingBits::EMPTY,
+        head: 0,
+        tail: 0,
+        oldest: 0,
+        newest: 0,
+        flight_segments: 0,
+        flight_bytes: 0,
+        sacked_segments: 0,
+        lost_segments: 0,
+        lost_hint: 0,
+    };
+}
 
+impl Scoreboard {
     pub(super) fn len(&self) -> u32 {
         self.tail.wrapping_sub(self.head)
     }
@@ -114,8 +121,8 @@ impl Scoreboard {
     }
 
     /// Entries that may still be added; one is held back for the FIN.
-    pub(super) fn room(&self) -> u32 {
-        (self.limit - 1).saturating_sub(self.len())
+    pub(super) fn room(&self, limit: u32) -> u32 {
+        (limit - 1).saturating_sub(self.len())
     }
 
     /// Bytes sent, not SACKed and not deemed lost: the pipe.
@@ -425,10 +432,9 @@ impl Scoreboard {
     // ---- shape ----
 
     fn grow(&mut self) {
-        let old = self.slots.len();
-        let slots = u32::try_from(old * 2).expect("bounded by limit");
-        let filler = self.slots[0];
-        let mut next = vec![filler; slots as usize];
+        let slots = u32::try_from(self.slots.len() * 2).expect("bounded by limit");
+        let slots = slots.max(SLOTS_INITIAL);
+        let mut next = vec![FILLER; slots as usize];
         let (mut sacked, mut lost) = (RingBits::for_slots(slots), RingBits::for_slots(slots));
         for i in 0..self.len() {
             let number = self.head.wrapping_add(i);
@@ -452,7 +458,7 @@ impl Scoreboard {
         }
         // In transmission order for the list, in sequence order for the ring: rebuild the ring
         // and re-thread by old order.
-        let old = core::mem::replace(self, Self::new(self.limit));
+        let old = core::mem::take(self);
         let mut first_piece = Vec::with_capacity(old.len() as usize + 1);
         for i in 0..old.len() {
             let number = old.head.wrapping_add(i);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 const LEN: u32 = 10;
 
 fn board(base: u32, count: u32) -> Scoreboard {
-    let mut board = Scoreboard::new(1000);
+    let mut board = Scoreboard::default();
     for i in 0..count {
         let seq = SeqNumber(base) + i * LEN;
         board.push(
@@ -144,7 +144,7 @@ fn resegment_keeps_sets_and_order() {
 /// segments.
 #[test]
 fn repeated_sacks_visit_each_segment_once() {
-    let mut board = Scoreboard::new(1 << 15);
+    let mut board = Scoreboard::default();
     for i in 0..1 << 14 {
         board.push(
             Instant::ZERO,
@@ -195,7 +195,7 @@ proptest! {
     fn every_segment_is_in_exactly_one_set(ops in proptest::collection::vec(op(), 1..80)) {
         let mut una = SeqNumber(u32::MAX - 300);
         let mut nxt = una;
-        let mut board = Scoreboard::new(4096);
+        let mut board = Scoreboard::default();
         for (i, op) in ops.into_iter().enumerate() {
             let now = Instant::from_millis(i as u64);
             let within = |x: u8| u32::from(x) % (board.len().max(1));

@@ -123,7 +123,7 @@ impl Tcp {
         }
         let timers = &self.timers;
         let user_timeout =
-            (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout);
+            (!self.board.is_empty()).then(|| self.patience_started() + self.config.user_timeout());
         let data = earlier(timers.retransmit.map(|(at, _)| at), timers.reorder);
         let silence = earlier(timers.persist, timers.time_wait);
         let peer = earlier(timers.keepalive_at, user_timeout);
@@ -169,7 +169,7 @@ impl Tcp {
             self.on_keepalive(now, c, &mut verdict);
         }
         if !self.board.is_empty()
-            && self.patience_started() + self.config.user_timeout <= now
+            && self.patience_started() + self.config.user_timeout() <= now
             && self.state != State::Closed
         {
             self.give_up(c, &mut verdict);
@@ -215,7 +215,7 @@ impl Tcp {
         self.recovery.consecutive_rtos += 1;
         let backed_off = Duration::from_secs(1) * (1 << self.timers.handshake_attempt.min(16));
         self.timers.retransmit = Some((
-            now + backed_off.min(self.config.max_rto),
+            now + backed_off.min(self.rtt.rto_max()),
             Retransmit::Timeout,
         ));
     }
@@ -235,7 +235,7 @@ impl Tcp {
 
     fn on_probe_timeout(&mut self, now: Instant, c: &mut Counters) {
         c.inc(Counter::TCPLossProbes);
-        self.totals.tail_probes += 1;
+        self.events().tail_probes += 1;
         self.recovery.probe_wanted = true;
         // RFC 8985 §7.3: after a probe the timeout runs, from now.
         self.timers.rto_started = now;
@@ -256,7 +256,7 @@ impl Tcp {
             return;
         }
         c.inc(Counter::TCPTimeouts);
-        self.totals.timeouts += 1;
+        self.events().timeouts += 1;
         verdict.rto_fired = true;
         if self.board.front_is_sacked() {
             self.board.forget_sacks();
@@ -357,12 +357,13 @@ impl Tcp {
         self.rtt
             .rto_base()
             .saturating_mul(1 << self.timers.persist_backoff.min(16))
-            .min(self.config.max_rto)
+            .min(self.rtt.rto_max())
     }
 
     fn on_persist(&mut self, now: Instant, c: &mut Counters, verdict: &mut TimerVerdict) {
         self.timers.persist = None;
-        let patience = self.timers.blocked_at.max(self.timers.heard_at) + self.config.user_timeout;
+        let patience =
+            self.timers.blocked_at.max(self.timers.heard_at) + self.config.user_timeout();
         if self.timers.persist_backoff > 0 && patience <= now && self.state != State::Closed {
             // RFC 9293 §3.8.6.1 keeps the connection while the peer answers probes, not longer.
             self.give_up(c, verdict);
@@ -375,7 +376,7 @@ impl Tcp {
         }
         if self.data_waiting || self.fin_wanted {
             self.wanted.probe = true;
-            self.pending.probes += 1;
+            self.events().pending.probes += 1;
             self.timers.persist_backoff += 1;
             self.timers.persist = Some(now + self.persist_interval());
         }
@@ -387,7 +388,7 @@ impl Tcp {
     pub(super) fn heard(&mut self, now: Instant) {
         self.timers.heard_at = now;
         self.timers.keepalive_sent = 0;
-        if let Some(idle) = self.config.keepalive
+        if let Some(idle) = self.config.keepalive()
             && self.state.is_synchronized()
         {
             self.timers.keepalive_at = Some(now + idle);
@@ -407,8 +408,8 @@ impl Tcp {
         if self.board.is_empty() {
             self.timers.keepalive_sent += 1;
             self.wanted.probe = true;
-            self.pending.keepalives += 1;
+            self.events().pending.keepalives += 1;
         }
-        self.timers.keepalive_at = Some(now + self.config.keepalive_interval);
+        self.timers.keepalive_at = Some(now + self.config.keepalive_interval());
     }
 }

@@ -41,6 +41,8 @@ const BACKLOG: u32 = 1024;
 const SERVICE: u16 = 7;
 /// Own ports of an address: all but the reserved ones.
 const PORTS: std::ops::Range<u32> = 1024..65_536;
+/// Connections to which nothing happens for so long are idle.
+const SETTLED_AFTER: Duration = Duration::from_millis(2500);
 /// Nothing happens for so long: something is broken.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -356,9 +358,10 @@ pub fn idle(count: u32) -> Result<Idle> {
         let moved = ends.turn(false)?;
         patience.check(moved, &ends)?;
     }
-    // Delayed ACKs and handshakes of the server's side.
+    // Delayed ACKs, handshakes of the server's side, and what connections give back once they
+    // idle.
     let quiet = Clock::now();
-    while quiet.elapsed() < Duration::from_millis(500) {
+    while quiet.elapsed() < SETTLED_AFTER {
         ends.turn(false)?;
     }
     let held = heap::live() - before;

@@ -94,9 +94,10 @@ trait Controller {
 enum Algorithm {
     NewReno(NewReno),
     Cubic(Cubic),
-    Lia(Lia),
-    Olia(Olia),
-    Balia(Balia),
+    // The coupled keep what they know of other subflows: several times Cubic's state.
+    Lia(Box<Lia>),
+    Olia(Box<Olia>),
+    Balia(Box<Balia>),
 }
 
 macro_rules! dispatch {
@@ -116,7 +117,9 @@ macro_rules! dispatch {
 pub(super) struct Congestion {
     pub(super) window: Window,
     algorithm: Algorithm,
-    hystart: Option<HyStart>,
+    /// While slow start lasts; begun with its first ACK.
+    hystart: Option<Box<HyStart>>,
+    use_hystart: bool,
     paced: bool,
     /// The window and threshold before the last event.
     prior: (u32, u32),
@@ -135,11 +138,12 @@ impl Congestion {
             algorithm: match kind {
                 CongestionKind::NewReno => Algorithm::NewReno(NewReno::default()),
                 CongestionKind::Cubic => Algorithm::Cubic(Cubic::default()),
-                CongestionKind::Lia => Algorithm::Lia(Lia::default()),
-                CongestionKind::Olia => Algorithm::Olia(Olia::default()),
-                CongestionKind::Balia => Algorithm::Balia(Balia::default()),
+                CongestionKind::Lia => Algorithm::Lia(Box::default()),
+                CongestionKind::Olia => Algorithm::Olia(Box::default()),
+                CongestionKind::Balia => Algorithm::Balia(Box::default()),
             },
-            hystart: hystart.then(HyStart::default),
+            hystart: None,
+            use_hystart: hystart,
             paced,
         }
     }
@@ -151,8 +155,8 @@ impl Congestion {
             if !self.paced {
                 acked = acked.min(SLOW_START_SEGMENTS_PER_ACK * window.mss);
             }
-            if let Some(hystart) = &mut self.hystart {
-                match hystart.on_ack(ack) {
+            if self.use_hystart {
+                match self.hystart.get_or_insert_default().on_ack(ack) {
                     hystart::Growth::Full => {}
                     hystart::Growth::Conservative => acked /= hystart::CSS_GROWTH_DIVISOR,
                     hystart::Growth::Exit => {
@@ -206,6 +210,12 @@ impl Congestion {
         let periods = idle.as_nanos() / rto.as_nanos().max(1);
         let halvings = u32::try_from(periods).unwrap_or(u32::MAX).min(31);
         (self.window.cwnd >> halvings).max(floor)
+    }
+
+    /// Gives back what is not needed while nothing is sent: slow start that begins anew after a
+    /// pause measures anew.
+    pub(super) fn release_spare(&mut self) {
+        self.hystart = None;
     }
 
     /// Applies [`Self::window_after_idle`].

@@ -33,6 +33,7 @@ use super::time_wait::{Left, Route, TimeWaitQueue};
 use super::timer_wheel::TimerWheel;
 use crate::counters::{Counter, Counters};
 use crate::io::{PortId, RxChecksum};
+use crate::lazy::{Empty, Lazy};
 use crate::mptcp::{
     Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
     Progress, Secrets, SubflowId, SubflowPath, TxSink, WindowLedger, WorkerShare,
@@ -114,10 +115,23 @@ struct Slot<A: Application> {
     fired: bool,
     /// Joins that wait for their third ACK, as counted last.
     joins_pending: usize,
+    paths: Lazy<Paths>,
+}
+
+/// What the engine has to know of few connections' paths.
+#[derive(Default)]
+struct Paths {
     /// Joins ordered before the peer allowed any; opened as soon as it does.
     early_joins: Vec<SubflowPath>,
     /// Where flows that are not delivered to our own queue come from.
     routed: Vec<(FourTuple, Route)>,
+}
+
+impl Empty for Paths {
+    const EMPTY: &'static Self = &Self {
+        early_joins: Vec::new(),
+        routed: Vec::new(),
+    };
 }
 
 /// See the module documentation.
@@ -362,10 +376,10 @@ impl<A: Application> Engine<A> {
                     return Err(OrderError::Open(OpenError::Limit));
                 }
                 if slot.conn.may_join() == Some(false) {
-                    if slot.early_joins.len() >= EARLY_JOINS_MAX {
+                    if slot.paths.early_joins.len() >= EARLY_JOINS_MAX {
                         return Err(OrderError::Open(OpenError::Limit));
                     }
-                    slot.early_joins.push(path);
+                    slot.paths.early_joins.push(path);
                 } else {
                     let tuple = path.tuple;
                     slot.conn.open_subflow(cx, path).map_err(OrderError::Open)?;
@@ -573,8 +587,7 @@ impl<A: Application> Engine<A> {
             dirty: false,
             fired: false,
             joins_pending: 0,
-            early_joins: Vec::new(),
-            routed: Vec::new(),
+            paths: Lazy::empty(),
         };
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
@@ -594,7 +607,7 @@ impl<A: Application> Engine<A> {
         if self.config.worker.count > 1
             && let Some(slot) = self.slots[index as usize].as_mut()
         {
-            slot.routed.push((tuple, worker));
+            slot.paths.routed.push((tuple, worker));
             self.outbound.push(Outbound::Route {
                 worker,
                 tuple,
@@ -633,7 +646,7 @@ impl<A: Application> Engine<A> {
             self.release(index);
             return;
         }
-        if !slot.early_joins.is_empty() && slot.conn.may_join() != Some(false) {
+        if !slot.paths.early_joins.is_empty() && slot.conn.may_join() != Some(false) {
             self.open_early(now, index);
             return;
         }
@@ -649,7 +662,7 @@ impl<A: Application> Engine<A> {
         let Some(slot) = self.slots[index as usize].as_mut() else {
             return;
         };
-        for path in std::mem::take(&mut slot.early_joins) {
+        for path in std::mem::take(&mut slot.paths.early_joins) {
             let tuple = path.tuple;
             let Some(slot) = self.slots[index as usize].as_mut() else {
                 return;
@@ -743,13 +756,14 @@ impl<A: Application> Engine<A> {
 
     fn take_route(&mut self, index: u32, tuple: &FourTuple) -> Option<Route> {
         let slot = self.slots[index as usize].as_mut()?;
-        let i = slot.routed.iter().position(|(t, _)| t == tuple)?;
-        Some(slot.routed.swap_remove(i).1)
+        let routed = &mut slot.paths.written()?.routed;
+        let i = routed.iter().position(|(t, _)| t == tuple)?;
+        Some(routed.swap_remove(i).1)
     }
 
     fn release(&mut self, index: u32) {
         self.timers.schedule(index, None);
-        let Some(slot) = self.slots[index as usize].take() else {
+        let Some(mut slot) = self.slots[index as usize].take() else {
             return;
         };
         self.joins_pending -= slot.joins_pending;
@@ -763,7 +777,8 @@ impl<A: Application> Engine<A> {
             let half_open = &mut self.services[usize::from(service)].half_open;
             *half_open = half_open.saturating_sub(1);
         }
-        for (tuple, worker) in slot.routed {
+        let routed = slot.paths.written().map(|p| std::mem::take(&mut p.routed));
+        for (tuple, worker) in routed.into_iter().flatten() {
             self.unroute(worker, tuple);
         }
         self.windows.close(slot.conn.promised_frames());
