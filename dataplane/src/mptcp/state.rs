@@ -476,7 +476,9 @@ impl Core {
             return;
         }
         if self.closing.is_finished(&self.reassembly) {
-            // The network has done its part; the application may still be reading.
+            // The network has done its part; the application may still be reading, and no
+            // subflow is missing.
+            self.subflowless_since = None;
             let limit = cx.now + cx.config.close_timeout;
             self.closing.deadline.get_or_insert(limit);
             return self.finish_when_read();

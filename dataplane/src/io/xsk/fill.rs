@@ -72,28 +72,23 @@ mod tests {
     use super::*;
 
     /// Rounds that use up `used` frames each; the level at the end.
-    fn rounds(level: &mut FillLevel, count: u32, used: u32) -> u32 {
-        let mut left = 0;
+    fn rounds(level: &mut FillLevel, left: &mut u32, count: u32, used: u32) -> u32 {
         for _ in 0..count {
-            let wanted = level.wanted(left);
+            let wanted = level.wanted(*left);
             level.added(wanted, wanted);
-            left = (left + wanted).saturating_sub(used);
+            *left = (*left + wanted).saturating_sub(used);
         }
         level.target
     }
 
     #[test]
     fn it_follows_what_a_round_uses_up() {
-        let mut level = FillLevel::new(4096);
-        assert_eq!(
-            rounds(&mut level, 1000, 100),
-            LEVEL_MIN,
-            "the first fill is no use"
-        );
-        assert_eq!(rounds(&mut level, 1000, 1500), 2048);
-        assert_eq!(rounds(&mut level, 1000, 4000), 4096, "never above the most");
-        assert_eq!(rounds(&mut level, 10_000, 100), LEVEL_MIN);
-        assert_eq!(rounds(&mut level, 10_000, 0), LEVEL_MIN);
+        let (mut level, left) = (FillLevel::new(4096), &mut 0);
+        assert_eq!(rounds(&mut level, left, 1000, 100), LEVEL_MIN);
+        assert_eq!(rounds(&mut level, left, 1000, 1500), 2048);
+        assert_eq!(rounds(&mut level, left, 1000, 4000), 4096);
+        assert_eq!(rounds(&mut level, left, 10_000, 100), LEVEL_MIN);
+        assert_eq!(rounds(&mut level, left, 10_000, 0), LEVEL_MIN);
     }
 
     #[test]
