@@ -432,6 +432,20 @@ impl Dataplane {
         };
         let workers = u32::try_from(self.mailboxes.len()).expect("workers are counted in u16");
         let worker = usize::try_from(token % workers).expect("a worker's number");
+        if matches!(order, Order::Announce { .. }) {
+            // One for every connection that comes, and many come at once: this thread must not
+            // wait for a worker's turn each time. A connection that is gone needs none.
+            let (answer, _) = crossbeam::channel::bounded(1);
+            let order = Mail::Order {
+                token,
+                order,
+                answer,
+            };
+            return match self.mailboxes[worker].send(order) {
+                Ok(()) => Reply::Ok,
+                Err(_) => hangs(),
+            };
+        }
         match self.ask(worker, |answer| Mail::Order {
             token,
             order,
