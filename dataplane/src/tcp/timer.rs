@@ -229,7 +229,11 @@ impl Tcp {
         if let Some((at, Retransmit::Timeout)) = &mut self.timers.retransmit
             && self.state.is_synchronized()
         {
-            *at = (*at).min(now + self.rtt.rto());
+            let rto = self.rtt.rto();
+            *at = (*at).min(now + rto);
+            // What arms it again counts from there: the old start and the new, shorter timeout
+            // would be over already.
+            self.timers.rto_started = self.timers.rto_started.max(at.saturating_sub(rto));
         }
     }
 
