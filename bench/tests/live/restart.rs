@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use braid_bench::peer::client::{ChatReport, Report};
 use braid_bench::testbed::requirement::programs;
-use braid_bench::testbed::{Braidd, Config, Options, Result, Role, Testbed};
+use braid_bench::testbed::{Braidd, Config, Options, Process, Result, Role, Testbed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -86,16 +86,25 @@ fn connections_survive_braidd_and_service_survives_the_dataplane() -> Result<()>
     Ok(())
 }
 
-/// A transfer that goes on until it is stopped.
-const ENDLESS: [&str; 7] = [
-    "echo-client",
-    "--to",
-    "10.77.1.2:7",
-    "--seconds",
-    "60",
-    "--window",
-    "1048576",
-];
+/// A braidd with one connection, which goes on until it is stopped.
+fn under_load(testbed: &Testbed) -> Result<(Braidd<'_>, Process)> {
+    let config = Config::announcing(testbed).service("echo", "10.77.1.2:7");
+    let braidd = Braidd::start(testbed, &programs(), &config)?;
+    let args = [
+        "echo-client",
+        "--to",
+        "10.77.1.2:7",
+        "--seconds",
+        "60",
+        "--window",
+        "1048576",
+    ];
+    let load = client(testbed, &args)?;
+    wait_until("a connection", Duration::from_secs(5), || {
+        Ok(!braidd.conns()?.is_empty())
+    })?;
+    Ok((braidd, load))
+}
 
 #[test]
 fn a_second_sigterm_resets_what_the_first_one_waits_for() -> Result<()> {
@@ -103,13 +112,8 @@ fn a_second_sigterm_resets_what_the_first_one_waits_for() -> Result<()> {
         return Ok(());
     };
     let testbed = Testbed::new(Options::default())?;
-    let config = Config::announcing(&testbed).service("echo", "10.77.1.2:7");
-    let mut braidd = Braidd::start(&testbed, &programs(), &config)?;
+    let (mut braidd, mut load) = under_load(&testbed)?;
     let dataplane = braidd.dataplane_pid()?;
-    let mut load = client(&testbed, &ENDLESS)?;
-    wait_until("a connection", Duration::from_secs(5), || {
-        Ok(!braidd.conns()?.is_empty())
-    })?;
     braidd.process().signal(Signal::SIGTERM)?;
     assert!(
         braidd.process().wait(Duration::from_secs(1)).is_err(),
@@ -129,13 +133,8 @@ fn a_dataplane_that_drains_is_not_taken_over() -> Result<()> {
         return Ok(());
     };
     let testbed = Testbed::new(Options::default())?;
-    let config = Config::announcing(&testbed).service("echo", "10.77.1.2:7");
-    let mut braidd = Braidd::start(&testbed, &programs(), &config)?;
+    let (mut braidd, _load) = under_load(&testbed)?;
     let drained = braidd.dataplane_pid()?;
-    let _load = client(&testbed, &ENDLESS)?;
-    wait_until("a connection", Duration::from_secs(5), || {
-        Ok(!braidd.conns()?.is_empty())
-    })?;
     braidd.process().signal(Signal::SIGTERM)?;
     std::thread::sleep(Duration::from_millis(300));
     braidd.kill()?;

@@ -12,8 +12,8 @@ use tracing_subscriber::EnvFilter;
 /// braid's daemon: MPTCP on AF_XDP, in the current network namespace.
 ///
 /// Runs in the foreground and prints "braidd ready" when every service is reachable.
-/// SIGTERM drains and exits, SIGHUP reloads. Exit status 2: bad configuration; 1: anything
-/// else that went wrong. The log goes to stderr; BRAID_LOG filters it.
+/// SIGTERM drains and exits, a second one resets what still lives; SIGHUP reloads. Exit
+/// status 2: bad configuration; 1: anything else that went wrong. The log goes to stderr; BRAID_LOG filters it.
 #[derive(Debug, Parser)]
 #[command(name = "braidd", version)]
 struct Arguments {

@@ -552,7 +552,7 @@ impl Port for XskPort {
             self.stats.rx_no_frame += 1;
             want = spare;
         }
-        let mut added = 0;
+        let spendable = want;
         while want > 0 {
             let mut staged = 0;
             while staged < BATCH.min(want as usize) {
@@ -575,12 +575,11 @@ impl Port for XskPort {
             let moved = unsafe { rings.fill.produce(&self.scratch[..staged]) };
             debug_assert_eq!(moved, staged, "room was checked");
             want -= u32::try_from(staged).unwrap_or(want);
-            added += u32::try_from(staged).unwrap_or(0);
             if staged < BATCH {
                 break;
             }
         }
-        self.level.added(wanted, added);
+        self.level.added(wanted, spendable - want);
         if wakeup {
             self.stats.fill_wakeups += 1;
             if let Some(rings) = rings_of(&mut self.socket) {
