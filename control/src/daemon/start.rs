@@ -31,6 +31,7 @@ impl Daemon {
         let mut warnings = Vec::new();
         let mut ports = Ports::default();
         let mut conns = Vec::new();
+        let mut announcements = None;
         let (steer, interfaces, running) = match adopted {
             Some(a) => {
                 let differing = interfaces::differences(&a.setup, &config);
@@ -58,6 +59,7 @@ impl Daemon {
                 ports
                     .adopt(Instant::now(), &a.steer, &live)
                     .map_err(DaemonError::other)?;
+                announcements = Some(a.setup.announcements);
                 (a.steer, a.interfaces, Some(a.running))
             }
             None => {
@@ -89,10 +91,14 @@ impl Daemon {
             .drop_stale_claims(&steer)
             .map_err(DaemonError::other)?;
 
+        let manager = Manager::new(&config.path, locals);
+        let announcements = announcements.unwrap_or_else(|| manager.announcements());
         let running = match running {
             Some(running) => running,
             None => {
-                let (running, got) = supervisor::start(&config, &steer, &interfaces).await?;
+                let announced = announcements.clone();
+                let started = supervisor::start(&config, &steer, &interfaces, announced);
+                let (running, got) = started.await?;
                 for port in got {
                     if port.mode_asked == braid_dataplane::control::PortMode::ZeroCopy
                         && !port.zero_copy
@@ -107,7 +113,6 @@ impl Daemon {
             }
         };
 
-        let manager = Manager::new(&config.path, locals);
         let (monitors, _) = broadcast::channel(MONITOR_BACKLOG);
         let mut daemon = Self {
             config,
@@ -117,6 +122,7 @@ impl Daemon {
             steer,
             interfaces,
             manager,
+            announcements,
             ports,
             running: Some(running),
             restarts: 0,
@@ -131,6 +137,7 @@ impl Daemon {
             neighbours: HashMap::new(),
             results,
         };
+        daemon.tell_announcements().await;
         daemon.take_over(&conns);
         Ok((daemon, events))
     }
