@@ -201,6 +201,7 @@ impl Core {
             ResetCause::Unreachable => "unreachable",
             _ => "reset by peer",
         };
+        let joining = self.subflows[i].phase == Phase::PreEstablished;
         self.bury(i, reason, error);
         if let Some(death) = &mut self.subflows[i].death {
             death.transient = transient;
@@ -215,6 +216,9 @@ impl Core {
             self.on_fastclose(cx);
         } else if spoiled {
             self.on_spoiled(cx, true);
+        }
+        if joining {
+            self.join_is_decided(cx);
         }
     }
 
@@ -373,7 +377,8 @@ impl Core {
         // With checksums the bytes themselves will tell.
         if !self.checksum && self.is_shifted(i, packet, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
-            if self.can_do_without(i) {
+            // Nor is anything dropped while a join decides whether it could come again.
+            if self.can_do_without(i) || self.is_undecided(i) {
                 return self.options_vanished(cx, i);
             }
             // A box that merges segments looks the same. What has no mapping is not taken, and
@@ -533,7 +538,7 @@ impl Core {
     }
 
     /// In-order bytes of subflow `i`: mapped ones go to the stream.
-    fn on_data(&mut self, cx: &mut Cx<'_>, i: usize) {
+    pub(crate) fn on_data(&mut self, cx: &mut Cx<'_>, i: usize) {
         while let Some(chunk) = self.subflows[i].tcp.recv_pop() {
             let s = &mut self.subflows[i];
             s.totals.bytes_received += chunk.chain.len() as u64;
