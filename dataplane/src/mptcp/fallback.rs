@@ -16,7 +16,7 @@ use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::tcp::MapRef;
 use crate::time::{Duration, Instant};
-use crate::wire::mptcp::{MptcpOption, reset_reason};
+use crate::wire::mptcp::{DssMapping, MptcpOption, reset_reason};
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::SeqNumber;
 
@@ -97,6 +97,35 @@ impl Core {
                 self.on_data(cx, i);
             }
         }
+    }
+
+    /// A mapping after the fallback. Until an infinite mapping of the peer, which goes for all
+    /// that follows, its mappings still say what its bytes are. Where one puts bytes that are
+    /// yet to come elsewhere than behind the last ones, what the peer had in flight was not
+    /// contiguous: falling back was wrong, and a RST with MP_FAIL is all that is left (RFC 8684
+    /// §3.7). Linux sends like that when it misses DATA_ACKs before it hears MP_FAIL.
+    pub(crate) fn check_contiguous(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        mapping: &DssMapping,
+        fin: bool,
+    ) {
+        let s = &self.subflows[i];
+        // Whoever has other keys says nothing that could be compared.
+        let (Some(off), Some(pos)) = (self.data_offset(mapping), s.rx_position(mapping.ssn)) else {
+            return;
+        };
+        let (nxt, next) = (self.reassembly.nxt(), s.rx.pos());
+        let passed = pos + u64::from(mapping.len) - u64::from(fin) <= next;
+        let contiguous = off.wrapping_sub(pos) == nxt.wrapping_sub(next);
+        if self.infinite_map_heard || passed || contiguous {
+            return;
+        }
+        cx.counters.inc(Counter::DSSNotMatching);
+        cx.counters.inc(Counter::DSSCorruptionReset);
+        self.subflows[i].reset_fail = Some(self.rcv_space.dsn(nxt).0);
+        self.kill(i, Some(reset_reason::MIDDLEBOX), "mapped elsewhere");
     }
 
     /// Whether what is in flight on subflow `i`, and what will follow it, is the stream even

@@ -353,6 +353,12 @@ impl Core {
         }
         let mapping = match self.version.read_mapping(dss, self.checksum) {
             Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
+            Ok(Some(mapping)) if self.mode == Mode::Tcp => {
+                if self.covers(i, packet, &mapping, dss.data_fin) {
+                    self.check_contiguous(cx, i, &mapping, dss.data_fin);
+                }
+                return;
+            }
             _ if self.mode == Mode::Tcp => return,
             Ok(Some(mapping)) => mapping,
             Ok(None) => return,
@@ -476,7 +482,7 @@ impl Core {
     }
 
     /// The stream offset that a mapping starts at.
-    fn data_offset(&self, mapping: &DssMapping) -> Option<u64> {
+    pub(crate) fn data_offset(&self, mapping: &DssMapping) -> Option<u64> {
         self.rcv_space
             .offset(mapping.dsn, mapping.wide, self.reassembly.nxt())
     }
