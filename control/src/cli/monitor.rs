@@ -78,6 +78,7 @@ fn connection(event: &Event) -> String {
             mptcp,
             checksum,
             deny_join_initial,
+            announced: _,
         } => {
             let mut out = format!("[ESTABLISHED] token={token:08x} remid=0 locid=0");
             ends(&mut out, *local, *remote);

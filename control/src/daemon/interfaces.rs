@@ -5,7 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use braid_bpf::{AttachError, AttachMode, InterfaceProgram, Steer, XdpLink};
 use braid_dataplane::control::{
-    FdRole, InterfaceSetup, MptcpSetup, PROTOCOL_VERSION, PortMode, ServiceSetup, Setup,
+    Announcement, FdRole, InterfaceSetup, MptcpSetup, PROTOCOL_VERSION, PortMode, ServiceSetup,
+    Setup,
 };
 use std::os::fd::AsFd;
 
@@ -337,6 +338,7 @@ pub fn setup<'a>(
     config: &Config,
     steer: &'a Steer,
     interfaces: &'a [Attached],
+    announcements: Vec<Announcement>,
 ) -> (Setup, Vec<BorrowedFd<'a>>) {
     let mut roles = vec![FdRole::Heartbeat, FdRole::Claims, FdRole::SteerCounters];
     let mut fds = vec![steer.heartbeat_fd(), steer.claims_fd(), steer.counters_fd()];
@@ -357,6 +359,7 @@ pub fn setup<'a>(
         interfaces: interfaces.iter().map(|i| i.setup.clone()).collect(),
         mptcp: mptcp(config),
         services: services(&config.services),
+        announcements,
         fds: roles,
     };
     (setup, fds)

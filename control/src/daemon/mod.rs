@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use braid_bpf::Steer;
-use braid_dataplane::control::{DataplaneEvent, Request};
+use braid_dataplane::control::{Announcement, DataplaneEvent, Request};
 use braid_dataplane::mptcp::Event;
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::sys::signal::SigSet;
@@ -108,6 +108,8 @@ struct Daemon {
     steering: Steering,
     interfaces: Vec<Attached>,
     manager: Manager,
+    /// What connections announce by themselves, as the dataplane was told.
+    announcements: Vec<Announcement>,
     ports: Ports,
     running: Option<Running>,
     restarts: u64,
@@ -329,6 +331,26 @@ impl Daemon {
         };
         let mut addresses = false;
         for change in changes {
+    /// Tells the dataplane what connections announce by themselves, if that has changed.
+    async fn tell_announcements(&mut self) {
+        let announcements = self.manager.announcements();
+        let Some(running) = self
+            .running
+            .as_ref()
+            .filter(|_| announcements != self.announcements)
+        else {
+            return;
+        };
+        let request = Request::Announcements {
+            announcements: announcements.clone(),
+        };
+        match running.dataplane.order(request).await {
+            Ok(()) => self.announcements = announcements,
+            // The next tick tries again; until then the path manager makes up for it.
+            Err(e) => tracing::warn!("announcements: {e}"),
+        }
+    }
+
             match change {
                 Change::Link(link) => {
                     let Some(i) = self
@@ -438,6 +460,7 @@ impl Daemon {
         if self.ours(ifindex).is_none() {
             return;
         }
+        self.tell_announcements().await;
         let key = (ifindex, address);
         let known = self.neighbours.get(&key);
         if known == Some(&mac) || (known.is_none() && self.neighbours.len() >= NEIGHBOURS_MAX) {
@@ -486,6 +509,7 @@ impl Daemon {
     /// No new connections; the end of the dataplane will be ours.
     async fn drain(&mut self, timeout: Duration) {
         let now = Instant::now();
+        self.tell_announcements().await;
         // Asked twice: no more patience, what lives is reset.
         let timeout = match self.draining {
             Some(_) => Duration::ZERO,

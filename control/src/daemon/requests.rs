@@ -142,6 +142,7 @@ impl Daemon {
                 Err(message) => ApiReply::Error { message },
             },
         };
+        self.tell_announcements().await;
         self.carry_out(commands);
         // Who hung up does not want to know.
         let _ = answer.send(reply);
@@ -315,6 +316,7 @@ impl Daemon {
         let mut commands = Vec::new();
         self.manager
             .reload(Instant::now(), &new.path, &mut commands);
+        self.tell_announcements().await;
         self.carry_out(commands);
         self.config = new;
         self.hold_ports();

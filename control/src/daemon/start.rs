@@ -32,6 +32,7 @@ impl Daemon {
         let mut warnings = Vec::new();
         let mut ports = Ports::default();
         let mut conns = Vec::new();
+        let mut announcements = None;
         let (steer, interfaces, running) = match adopted {
             Some(a) => {
                 let differing = interfaces::differences(&a.setup, &config);
@@ -60,6 +61,7 @@ impl Daemon {
                 ports
                     .adopt(Instant::now(), &a.steer, &live)
                     .map_err(DaemonError::other)?;
+                announcements = Some(a.setup.announcements);
                 (a.steer, a.interfaces, Some(a.running))
             }
             None => {
@@ -91,10 +93,14 @@ impl Daemon {
             .drop_stale_claims(&steer)
             .map_err(DaemonError::other)?;
 
+        let manager = Manager::new(&config.path, locals);
+        let announcements = announcements.unwrap_or_else(|| manager.announcements());
         let running = match running {
             Some(running) => running,
             None => {
-                let (running, got) = supervisor::start(&config, &steer, &interfaces).await?;
+                let announced = announcements.clone();
+                let started = supervisor::start(&config, &steer, &interfaces, announced);
+                let (running, got) = started.await?;
                 for port in got {
                     if port.mode_asked == braid_dataplane::control::PortMode::ZeroCopy
                         && !port.zero_copy
@@ -109,7 +115,6 @@ impl Daemon {
             }
         };
 
-        let manager = Manager::new(&config.path, locals);
         let (monitors, _) = broadcast::channel(MONITOR_BACKLOG);
         let steering = interfaces::steering(&mirror, &interfaces, workers);
         let mut daemon = Self {
@@ -121,6 +126,7 @@ impl Daemon {
             steering,
             interfaces,
             manager,
+            announcements,
             ports,
             running: Some(running),
             restarts: 0,
@@ -135,6 +141,7 @@ impl Daemon {
             neighbours: HashMap::new(),
             results,
         };
+        daemon.tell_announcements().await;
         daemon.take_over(&conns);
         Ok((daemon, events))
     }

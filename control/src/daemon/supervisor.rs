@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use braid_dataplane::control::{DataplaneEvent, FdRole, PortReport, Reply, Request, Setup};
+use braid_dataplane::control::{
+    Announcement, DataplaneEvent, FdRole, PortReport, Reply, Request, Setup,
+};
 use tokio::sync::mpsc;
 
 use super::dataplane::{Dataplane, DataplaneError};
@@ -34,6 +36,7 @@ pub(super) async fn start(
     config: &Config,
     steer: &Steer,
     attached: &[Attached],
+    announcements: Vec<Announcement>,
 ) -> Result<(Running, Vec<PortReport>), DaemonError> {
     let path = config.control.dataplane_socket();
     let listener: OwnedFd = api::listen(&path).map_err(DaemonError::other)?;
@@ -50,7 +53,7 @@ pub(super) async fn start(
     let guard = KillOnDrop(Some(process), path.clone());
     let (sender, events) = mpsc::unbounded_channel();
     let dataplane = Dataplane::connect(&path, sender).map_err(DaemonError::other)?;
-    let (setup, fds) = interfaces::setup(config, steer, attached);
+    let (setup, fds) = interfaces::setup(config, steer, attached, announcements);
     let ports = match dataplane
         .ask_with(Request::Setup(Box::new(setup)), &fds)
         .await
@@ -252,9 +255,17 @@ impl Daemon {
     pub(super) async fn restart(&mut self) {
         self.restart_at = None;
         let asked = Instant::now();
-        match start(&self.config, &self.steer, &self.interfaces).await {
+        let announcements = self.manager.announcements();
+        let started = start(
+            &self.config,
+            &self.steer,
+            &self.interfaces,
+            announcements.clone(),
+        );
+        match started.await {
             Ok((running, _)) => {
                 let pid = running.process.pid();
+                self.announcements = announcements;
                 self.running = Some(running);
                 self.restarts += 1;
                 self.adopted = false;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use braid_dataplane::mptcp::Announcement;
 use serde::{Deserialize, Serialize};
 
 use crate::config::EndpointFlags;
@@ -79,6 +80,13 @@ impl Endpoints {
     #[must_use]
     pub fn of(&self, address: IpAddr) -> Option<&Endpoint> {
         self.by_id.values().find(|e| e.address == address)
+    }
+
+    /// What is announced by this identifier, at this address and port.
+    #[must_use]
+    pub fn announced(&self, a: &Announcement) -> Option<&Endpoint> {
+        let same = |e: &&Endpoint| (e.address, e.port) == (a.address, a.port);
+        self.by_id.get(&a.id).filter(same)
     }
 
     /// Adds one; without `id` the kernel's choice of identifier. An implicit endpoint of the

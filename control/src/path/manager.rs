@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use braid_dataplane::mptcp::{ConnInfo, Event};
+use braid_dataplane::mptcp::{Announcement, ConnInfo, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{EndpointFlags, PathConfig, Policy};
@@ -240,6 +240,26 @@ impl Manager {
         self.conns.len()
     }
 
+    /// What every connection announces as soon as it may be joined, without asking: see
+    /// [`Event::Established`].
+    #[must_use]
+    pub fn announcements(&self) -> Vec<Announcement> {
+        let announced = self.endpoints.iter().filter(|e| self.is_announced(e));
+        announced
+            .map(|e| Announcement {
+                id: e.id,
+                address: e.address,
+                port: e.port,
+            })
+            .collect()
+    }
+
+    /// Nobody could come while the link is down, and who tried in vain would not try again.
+    fn is_announced(&self, e: &Endpoint) -> bool {
+        let down = |l: &LocalAddress| l.address == e.address && !l.up;
+        self.policy != Policy::None && e.flags.signal && !self.locals.iter().any(down)
+    }
+
     /// Forgets all connections: the dataplane is gone.
     pub fn reset(&mut self) {
         self.conns.clear();
@@ -263,6 +283,7 @@ impl Manager {
                 server,
                 mptcp,
                 deny_join_initial,
+                ref announced,
                 ..
             } => {
                 if !mptcp {
@@ -275,6 +296,7 @@ impl Manager {
                     .or_insert_with(|| new_conn(server, local, remote));
                 conn.deny_join_initial = deny_join_initial;
                 conn.subflows.insert(0, Subflow { local, remote });
+                self.told(token, announced, out);
                 self.announce_all(token, out);
                 self.reconcile(token, now, out);
             }
@@ -474,6 +496,7 @@ impl Manager {
                     }
                 }
             }
+            self.announce_all(token, out);
             self.reconcile(token, now, out);
             self.reannounce(token, now, out);
         }
@@ -525,23 +548,36 @@ impl Manager {
         tokens
     }
 
-    /// Announces the signal endpoints that the peer was not told.
-    fn announce_all(&mut self, token: u32, out: &mut Vec<Command>) {
-        if self.policy == Policy::None {
-            return;
-        }
+    /// Takes in what a connection has announced by itself. An endpoint may have been deleted
+    /// while it was established: that is withdrawn.
+    fn told(&mut self, token: u32, announced: &[Announcement], out: &mut Vec<Command>) {
         let Some(c) = self.conns.get_mut(&token) else {
             return;
         };
-        for e in self.endpoints.iter().filter(|e| e.flags.signal) {
+        for a in announced {
+            if self.endpoints.announced(a).is_some() {
+                c.told.insert(a.id);
+            } else {
+                out.push(Command::Remove { token, id: a.id });
+            }
+        }
+    }
+
+    /// Announces what the peer was not told: endpoints that came later than the connection.
+    fn announce_all(&mut self, token: u32, out: &mut Vec<Command>) {
+        let announced = self.announcements();
+        let Some(c) = self.conns.get_mut(&token) else {
+            return;
+        };
+        for a in announced {
             // The initial address is known, but not that it may be joined at another port.
-            let known = e.address == c.local.ip() && e.port.is_none_or(|p| p == c.local.port());
-            if !known && c.told.insert(e.id) {
+            let known = a.address == c.local.ip() && a.port.is_none_or(|p| p == c.local.port());
+            if !known && c.told.insert(a.id) {
                 out.push(Command::Announce {
                     token,
-                    id: e.id,
-                    address: e.address,
-                    port: e.port,
+                    id: a.id,
+                    address: a.address,
+                    port: a.port,
                 });
             }
         }
@@ -802,6 +838,10 @@ impl Manager {
                 let _ = self.endpoint_add(now, (e.address, e.port), e.flags, None, out);
             }
         }
+        // The policy may not have allowed it before.
+        for token in self.tokens() {
+            self.announce_all(token, out);
+        }
         let limits = Limits {
             subflows: config.subflows,
             accept_addresses: config.accept_addresses,
@@ -841,7 +881,9 @@ impl Manager {
                 conn.announced.insert(s.remote_id, s.remote);
             }
         }
-        // The peer may have been told already: announcing again is harmless.
+        // What the configuration does not know may have been added at run time: it stays.
+        let known = |a: &&Announcement| self.endpoints.announced(a).is_some();
+        conn.told = info.announced.iter().filter(known).map(|a| a.id).collect();
         self.conns.insert(info.token, conn);
         self.announce_all(info.token, out);
         self.reconcile(info.token, now, out);

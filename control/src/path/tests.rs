@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use braid_dataplane::mptcp::Event;
-use braid_dataplane::mptcp::SubflowId;
+use braid_dataplane::mptcp::{Announcement, ClosedSubflowInfo, ConnInfo, Event, SubflowId, Totals};
 
 use super::endpoints::Which;
 use super::manager::{Command, Limits, LocalAddress, Manager};
@@ -57,6 +56,11 @@ impl Host {
     }
 
     fn established(&mut self, server: bool) -> Vec<Command> {
+        self.established_with(server, Vec::new())
+    }
+
+    /// Established, having announced this by itself.
+    fn established_with(&mut self, server: bool, announced: Vec<Announcement>) -> Vec<Command> {
         let (local, remote) = if server { (80, 40000) } else { (40000, 80) };
         self.event(Event::Established {
             token: TOKEN,
@@ -66,6 +70,7 @@ impl Host {
             mptcp: true,
             checksum: false,
             deny_join_initial: false,
+            announced,
         })
     }
 
@@ -206,6 +211,96 @@ fn announce(id: u8, address: &str) -> Command {
     }
 }
 
+fn announcement(id: u8, address: &str) -> Announcement {
+    Announcement {
+        id,
+        address: ip(address),
+        port: None,
+    }
+}
+
+#[test]
+fn connections_announce_signal_endpoints_by_themselves() {
+    let endpoints: &[(&str, &[&str])] = &[(A1, &["signal"]), (A2, &["signal"]), (B1, &["subflow"])];
+    let mut h = Host::new(Policy::Announce, endpoints);
+    let all = [announcement(1, A1), announcement(2, A2)];
+    assert_eq!(h.manager.announcements(), all);
+    // What the connection said is not said again, and known for what comes later.
+    assert_eq!(h.established_with(true, vec![all[1]]), []);
+    let id = h.joined(A2, at(B2, 40001));
+    assert_eq!(h.closed(id, A2, at(B2, 40001), "timed out"), [remove(2)]);
+    assert_eq!(h.wait(Duration::from_secs(1)), [(1000, announce(2, A2))]);
+    let mut out = Vec::new();
+    h.manager.endpoint_remove(Which::Id(2), &mut out).unwrap();
+    assert_eq!(out, [remove(2)]);
+    assert_eq!(h.manager.announcements(), [all[0]]);
+    let change = |h: &mut Host, words: &[&str]| {
+        let (now, mut out) = (h.now, Vec::new());
+        let which = Which::Id(1);
+        h.manager
+            .endpoint_change(now, which, flags(words), &mut out)
+            .unwrap();
+        h.manager.announcements()
+    };
+    assert_eq!(change(&mut h, &["subflow"]), []);
+    assert_eq!(change(&mut h, &["signal", "backup"]), [all[0]]);
+    let none = config(Policy::None, &[(A1, &["signal"])]);
+    h.manager.reload(h.now, &none, &mut Vec::new());
+    assert_eq!(h.manager.announcements(), []);
+}
+
+/// The dataplane hears of a change later than the manager, and the manager of a connection
+/// later than that was established.
+#[test]
+fn what_a_connection_announced_too_late_or_too_early_is_put_right() {
+    let mut h = Host::new(Policy::Announce, &[(A2, &["signal"])]);
+    let old = h.manager.announcements();
+    let mut out = Vec::new();
+    h.manager.endpoint_remove(Which::Id(1), &mut out).unwrap();
+    let b2 = (ip(B2), None);
+    h.manager
+        .endpoint_add(h.now, b2, flags(&["signal"]), None, &mut out)
+        .unwrap();
+    assert_eq!(out, []);
+    // The identifier was given again: for another address.
+    let [new] = h.manager.announcements()[..] else {
+        panic!("one endpoint");
+    };
+    assert_eq!((old[0].id, new.id), (1, 1));
+    assert_eq!(h.established_with(true, old), [remove(1), announce(1, B2)]);
+}
+
+#[test]
+fn an_address_is_announced_once_its_link_is_up() {
+    let mut h = Host::new(
+        Policy::Announce,
+        &[(A2, &["signal"]), ("10.0.0.9", &["signal"])],
+    );
+    h.manager.on_locals(h.now, locals(true, false), &mut h.out);
+    let other = announcement(2, "10.0.0.9");
+    assert_eq!(h.manager.announcements(), [other], "it may be translated");
+    assert_eq!(h.established_with(true, vec![other]), []);
+    h.manager.on_locals(h.now, locals(true, true), &mut h.out);
+    assert_eq!(std::mem::take(&mut h.out), [announce(1, A2)]);
+    assert_eq!(h.manager.announcements().len(), 2);
+    // And not again.
+    h.manager.on_locals(h.now, locals(true, false), &mut h.out);
+    h.manager.on_locals(h.now, locals(true, true), &mut h.out);
+    assert_eq!(h.out, []);
+}
+
+#[test]
+fn a_policy_that_announces_after_all_reaches_who_is_there() {
+    let mut h = Host::new(Policy::None, &[(A2, &["signal"])]);
+    assert_eq!(
+        (h.manager.announcements(), h.established(true)),
+        (vec![], vec![])
+    );
+    let new = config(Policy::Announce, &[(A2, &["signal"])]);
+    h.manager.reload(h.now, &new, &mut h.out);
+    assert_eq!(h.out, [announce(1, A2)]);
+}
+
 #[test]
 fn announce_tells_signal_endpoints_other_than_the_initial_address() {
     for server in [true, false] {
@@ -320,6 +415,7 @@ fn flag_c_keeps_joins_from_the_initial_address() {
         mptcp: true,
         checksum: false,
         deny_join_initial: true,
+        announced: Vec::new(),
     });
     assert_eq!(commands, []);
     assert_eq!(h.announced(1, B2).len(), 2);
@@ -636,6 +732,7 @@ fn plain_tcp_is_none_of_its_business() {
         mptcp: false,
         checksum: false,
         deny_join_initial: false,
+        announced: Vec::new(),
     });
     assert_eq!(commands, []);
     assert_eq!(h.manager.connections(), 0);
@@ -749,4 +846,51 @@ fn backup_is_a_mesh_whose_other_paths_wait() {
     for (local, backup) in opened {
         assert_eq!(backup, local != ip(A1));
     }
+}
+
+/// A connection of a control plane that died.
+fn orphan(announced: Vec<Announcement>) -> ConnInfo {
+    ConnInfo {
+        token: TOKEN,
+        remote_token: Some(1),
+        state: "M_ESTABLISHED".to_owned(),
+        mptcp: true,
+        version: Some(1),
+        fallback: None,
+        server: true,
+        checksum: false,
+        fully_established: true,
+        bytes_taken: 0,
+        bytes_acked: 0,
+        bytes_delivered: 0,
+        send_queue_bytes: 0,
+        recv_queue_bytes: 0,
+        out_of_order_bytes: 0,
+        send_queue_frames: 0,
+        recv_queue_frames: 0,
+        age_ms: 0,
+        totals: Totals::default(),
+        announced,
+        subflows: Vec::new(),
+        closed_subflows: vec![ClosedSubflowInfo {
+            id: SubflowId(0),
+            local: at(A1, 80),
+            remote: at(B1, 40000),
+            error: "timed out".to_owned(),
+            totals: Totals::default(),
+        }],
+    }
+}
+
+/// What a predecessor announced is known, what it did not is announced, and what only its
+/// operator added is left alone.
+#[test]
+fn an_adopted_connection_is_told_what_it_does_not_know() {
+    let endpoints: &[(&str, &[&str])] = &[(A2, &["signal"]), ("10.0.0.9", &["signal"])];
+    let mut h = Host::new(Policy::Announce, endpoints);
+    let known = vec![announcement(1, A2), announcement(9, "10.0.0.1")];
+    h.manager.adopt(h.now, &orphan(known), &mut h.out);
+    assert_eq!(std::mem::take(&mut h.out), [announce(2, "10.0.0.9")]);
+    h.manager.endpoint_remove(Which::Id(1), &mut h.out).unwrap();
+    assert_eq!(h.out, [remove(1)]);
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::io::RxChecksum;
 pub use crate::io::xsk::HugePages;
-pub use crate::mptcp::{ChecksumPolicy, ConnInfo, Event, SchedulerKind, Version};
+pub use crate::mptcp::{Announcement, ChecksumPolicy, ConnInfo, Event, SchedulerKind, Version};
 pub use crate::tcp::{CongestionKind, EcnPolicy};
 
 /// Wire version of these messages; both sides refuse another one.
@@ -188,6 +188,8 @@ pub struct Setup {
     pub mptcp: MptcpSetup,
     /// Services.
     pub services: Vec<ServiceSetup>,
+    /// What connections announce by themselves.
+    pub announcements: Vec<Announcement>,
     /// Roles of the descriptors, in the order in which they are attached.
     pub fds: Vec<FdRole>,
 }
@@ -315,6 +317,13 @@ pub enum Request {
         subflows_max: u8,
         /// As [`MptcpSetup::accept_addresses`].
         accept_addresses: u8,
+    },
+    /// Replaces what connections announce by themselves once they may be joined. Who was told
+    /// something else already is dealt with by [`ConnCommand`]s: [`Event::Established`] says
+    /// what that was.
+    Announcements {
+        /// The new list.
+        announcements: Vec<Announcement>,
     },
     /// Replaces the list of services (reload).
     Services {

@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::api::{Cx, SubflowId};
-use super::event::Event;
+use super::event::{Announcement, Event};
 use super::key;
 use super::state::Core;
 use super::subflow::{Subflow, Withdrawn};
@@ -226,6 +226,16 @@ impl Addresses {
         }
     }
 
+    /// What the peer was told, or is being told.
+    pub(crate) fn announced(&self) -> Vec<Announcement> {
+        let told = self.announced.iter().map(|a| Announcement {
+            id: a.id.0,
+            address: a.addr,
+            port: a.port,
+        });
+        told.collect()
+    }
+
     /// When an announcement is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let hold = self
@@ -280,6 +290,21 @@ impl Core {
                 self.unused_local_id()
             };
         }
+    }
+
+    /// Announces what every connection announces, and says what that was. The initial address
+    /// is known, but not that it may be joined at another port.
+    pub(crate) fn announce_configured(&mut self, cx: &mut Cx<'_>) -> Vec<Announcement> {
+        let config = cx.config;
+        for a in config.announcements.iter() {
+            let known = |local: SocketAddr| {
+                local.ip() == a.address && a.port.is_none_or(|port| port == local.port())
+            };
+            if !self.addresses.initial_local.is_some_and(known) {
+                self.announce(cx, AddressId(a.id), a.address, a.port);
+            }
+        }
+        self.addresses.announced()
     }
 
     /// Starts announcing an address.

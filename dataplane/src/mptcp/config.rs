@@ -2,11 +2,13 @@
 
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
+use super::event::Announcement;
 use super::version::Version;
 use crate::tcp::TcpConfig;
 use crate::time::Instant;
@@ -106,6 +108,9 @@ pub struct MptcpConfig {
     pub close_timeout: Duration,
     /// First retransmission of an ADD_ADDR without echo.
     pub add_addr_timeout: Duration,
+    /// Own addresses that every connection announces once it may be joined. The control plane
+    /// decides which; a connection that had to ask would wait for two processes' turns.
+    pub announcements: Arc<[Announcement]>,
 }
 
 impl Default for MptcpConfig {
@@ -137,6 +142,7 @@ impl Default for MptcpConfig {
             // Linux retransmits after 2 minutes by default; a lost ADD_ADDR should not
             // cost a short connection its second path.
             add_addr_timeout: Duration::from_secs(1),
+            announcements: Arc::from([]),
         }
     }
 }

@@ -6,6 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use super::api::{CloseReason, Findings, SubflowId};
 
+/// An own address that peers are told (ADD_ADDR).
+#[derive(Copy, Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Announcement {
+    /// Own identifier of the address.
+    pub id: u8,
+    /// The address.
+    pub address: IpAddr,
+    /// Port, when it is not the connection's.
+    pub port: Option<u16>,
+}
+
 /// One thing that happened to a connection. `token` is the connection's own token; plain
 /// TCP connections have a locally unique number in its place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -39,6 +50,10 @@ pub enum Event {
         checksum: bool,
         /// The peer set flag C: no subflows to its initial address.
         deny_join_initial: bool,
+        /// What the peer is being told without being asked for: of
+        /// [`MptcpConfig::announcements`](super::MptcpConfig::announcements), what it does not
+        /// know anyway.
+        announced: Vec<Announcement>,
     },
     /// An MPTCP connection goes on as plain TCP.
     FellBack {

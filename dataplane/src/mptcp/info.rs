@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::api::SubflowId;
+use super::event::Announcement;
 use crate::tcp::TcpInfo;
 
 /// Byte and segment totals of a subflow or a connection.
@@ -140,6 +141,8 @@ pub struct ConnInfo {
     pub age_ms: u64,
     /// Totals over every subflow that ever was.
     pub totals: Totals,
+    /// Own addresses that the peer was told.
+    pub announced: Vec<Announcement>,
     /// Live subflows.
     pub subflows: Vec<SubflowInfo>,
     /// Gone subflows, newest last; bounded.

@@ -96,7 +96,7 @@ pub use autotune::WindowLedger;
 pub(crate) use config::write_socket;
 pub use config::{ChecksumPolicy, MptcpConfig, SchedulerKind, Secrets, WorkerShare};
 pub use connection::Connection;
-pub use event::Event;
+pub use event::{Announcement, Event};
 pub use fastopen::FastOpenSyn;
 pub use info::{ClosedSubflowInfo, ConnInfo, SubflowInfo, Totals};
 pub use recv::RecvStream;

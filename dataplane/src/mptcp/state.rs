@@ -279,6 +279,7 @@ impl Core {
         if std::mem::replace(&mut self.established_told, true) {
             return;
         }
+        let announced = self.announce_configured(cx);
         let tuple = self.subflows[i].tuple();
         cx.actions.events.push(Event::Established {
             token: self.id,
@@ -288,6 +289,7 @@ impl Core {
             mptcp: self.is_mptcp(),
             checksum: self.checksum,
             deny_join_initial: self.remote_denies_join,
+            announced,
         });
     }
 
@@ -548,6 +550,7 @@ impl Core {
             recv_queue_frames: self.frames_held() as u64,
             age_ms: u64::try_from((now - self.created_at).as_millis()).unwrap_or(u64::MAX),
             totals,
+            announced: self.addresses.announced(),
             subflows,
             closed_subflows: self.closed.listed.iter().cloned().collect(),
         }

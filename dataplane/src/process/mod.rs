@@ -233,6 +233,7 @@ fn engine_config(setup: &Setup, index: usize) -> EngineConfig {
         deny_join_initial: m.deny_join_id0,
         recv_buffer_bytes: m.receive_buffer_max,
         send_buffer_bytes: m.send_buffer_max,
+        announcements: setup.announcements.as_slice().into(),
         ..MptcpConfig::default()
     };
     mptcp.tcp.congestion = m.congestion;

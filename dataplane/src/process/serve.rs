@@ -403,6 +403,16 @@ impl Dataplane {
     }
 
     fn command(&self, token: u32, command: ConnCommand) -> Reply {
+            Request::Announcements { announcements } => {
+                let list: Arc<[_]> = announcements.as_slice().into();
+                for mailbox in &self.mailboxes {
+                    if mailbox.send(Mail::Announcements(list.clone())).is_err() {
+                        return hangs();
+                    }
+                }
+                self.setup.announcements = announcements;
+                Reply::Ok
+            }
         let order = match command {
             ConnCommand::OpenSubflow { path } => match self.path(&path) {
                 Some(path) => Order::OpenSubflow(path),
@@ -587,6 +597,7 @@ mod tests {
             info,
         }
     }
+            announced: Vec::new(),
 
     #[test]
     fn a_termination_arrives_where_it_is_waited_for() {

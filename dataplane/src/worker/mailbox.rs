@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::control::{ConnReport, PoolReport, PortReport, WorkerReport};
 use crate::counters::Counters;
 use crate::io::PortId;
-use crate::mptcp::{Event, SubflowPath};
+use crate::mptcp::{Announcement, Event, SubflowPath};
 
 /// Orders waiting for one worker at the most.
 const MAIL_MAX: usize = 256;
@@ -72,6 +72,8 @@ pub enum Mail {
         /// Announced addresses remembered per connection at the most.
         accept_addresses: u8,
     },
+    /// What connections announce by themselves from now on.
+    Announcements(Arc<[Announcement]>),
     /// New list of services.
     Services(Vec<Service<App>>),
     /// Report.

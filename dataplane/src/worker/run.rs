@@ -533,6 +533,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             } => {
                 engine.set_limits(subflows_max, accept_addresses);
             }
+            Mail::Announcements(list) => engine.set_announcements(list),
             Mail::Services(services) => engine.set_services(services),
             Mail::Snapshot {
                 offset,

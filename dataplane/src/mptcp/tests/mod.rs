@@ -1,5 +1,6 @@
 //! Two connections against each other.
 
+mod announcements;
 mod basic;
 mod boxes;
 mod congestion;

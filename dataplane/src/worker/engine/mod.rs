@@ -35,8 +35,8 @@ use crate::counters::{Counter, Counters};
 use crate::io::{PortId, RxChecksum};
 use crate::lazy::{Empty, Lazy};
 use crate::mptcp::{
-    Actions, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig, OpenError,
-    Progress, Secrets, SubflowId, SubflowPath, TxSink, WindowLedger, WorkerShare,
+    Actions, Announcement, Application, ConnInfo, Connection, Cx, Event, FlowChange, MptcpConfig,
+    OpenError, Progress, Secrets, SubflowId, SubflowPath, TxSink, WindowLedger, WorkerShare,
 };
 use crate::offload::Train;
 use crate::tcp::{CookieCache, FastOpenKey};
@@ -462,6 +462,11 @@ impl<A: Application> Engine<A> {
     pub fn set_limits(&mut self, subflows_max: u8, remote_addresses_max: u8) {
         self.config.mptcp.subflows_max = subflows_max;
         self.config.mptcp.remote_addresses_max = remote_addresses_max;
+    }
+
+    /// What connections announce by themselves, from now on.
+    pub fn set_announcements(&mut self, announcements: Arc<[Announcement]>) {
+        self.config.mptcp.announcements = announcements;
     }
 
     /// No new connections; those that live go on.

@@ -181,6 +181,7 @@ fn join(token: u32) -> Option<MptcpOption> {
     })
 }
 
+mod announcements;
 mod trains;
 
 #[test]
