@@ -6,6 +6,7 @@
 //! | [`netlink`] | links, addresses, routes and neighbours as the kernel has them |
 //! | [`nic`] | what an interface is and can do |
 //! | [`ports`] | local ports held against the kernel, and claimed |
+//! | [`steering`] | flows sent to their owner by the NIC, where it can |
 //! | [`path`] | which addresses to announce and which subflows to open |
 //! | [`preflight`] | what must be true, with the command that makes it true |
 //! | [`daemon`] | one loop that owns all state; the dataplane's supervisor |
@@ -24,3 +25,4 @@ pub mod nic;
 pub mod path;
 pub mod ports;
 pub mod preflight;
+pub mod steering;

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use crate::api::{ApiReply, ApiRequest, Call, DaemonStatus};
+use crate::api::{ApiReply, ApiRequest, Call, DaemonStatus, InterfaceStatus};
 
 /// Scrapers at a time, the size of a request's head, and its time.
 const SCRAPERS_MAX: usize = 8;
@@ -124,21 +124,46 @@ fn render(status: &DaemonStatus, counters: &[(String, u64)]) -> String {
         "Restarts after a death.",
         &plain(status.restarts),
     );
-    let carrier: Vec<_> = status
-        .interfaces
-        .iter()
-        .map(|i| {
-            (
-                format!("{{interface=\"{}\"}}", i.name),
-                u64::from(i.carrier),
-            )
-        })
-        .collect();
+    let per_interface = |f: fn(&InterfaceStatus) -> u64| {
+        let label = |i: &InterfaceStatus| format!("{{interface=\"{}\"}}", i.name);
+        let value = |i: &InterfaceStatus| (label(i), f(i));
+        status.interfaces.iter().map(value).collect::<Vec<_>>()
+    };
     one(
         "braid_interface_carrier",
         "gauge",
         "The interface can send.",
-        &carrier,
+        &per_interface(|i| u64::from(i.carrier)),
+    );
+    one(
+        "braid_ntuple_rules",
+        "gauge",
+        "Rules in the NIC that deliver flows to their owner's queue.",
+        &per_interface(|i| i.ntuple.rules.into()),
+    );
+    one(
+        "braid_ntuple_table",
+        "gauge",
+        "Rules that the NIC holds, ours and others'.",
+        &per_interface(|i| i.ntuple.table.into()),
+    );
+    one(
+        "braid_ntuple_refused_total",
+        "counter",
+        "Orders about rules that the driver refused.",
+        &per_interface(|i| i.ntuple.refused),
+    );
+    one(
+        "braid_ntuple_skipped_total",
+        "counter",
+        "Flows without a rule because none could be had.",
+        &per_interface(|i| i.ntuple.skipped),
+    );
+    one(
+        "braid_ntuple_dropped_total",
+        "counter",
+        "Flows without a rule because too many waited for the driver.",
+        &per_interface(|i| i.ntuple.dropped),
     );
     if let Some(d) = &status.dataplane {
         let per = |f: fn(&braid_dataplane::control::WorkerReport) -> u64| {
@@ -222,6 +247,9 @@ mod tests {
         for line in [
             "braid_dataplane_up 1",
             "braid_interface_carrier{interface=\"vb1\"} 1",
+            "braid_ntuple_rules{interface=\"vb1\"} 3",
+            "braid_ntuple_table{interface=\"vb1\"} 512",
+            "braid_ntuple_refused_total{interface=\"vb1\"} 2",
             "braid_connections{worker=\"0\"} 3",
             "braid_events_total{name=\"MPCapableSYNRX\"} 7",
             "braid_events_total{name=\"SteerRedirectTcp4\"} 8",

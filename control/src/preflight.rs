@@ -19,6 +19,7 @@ use crate::api;
 use crate::config::{Config, ConfigError};
 use crate::daemon::interfaces;
 use crate::netlink::{Mirror, Netlink};
+use crate::nic::rules::{self, Ethtool, FlowRules, NoRules};
 use crate::ports::Ports;
 
 /// First kernel with `xdp.frags` programs and their links.
@@ -282,6 +283,13 @@ fn interface(config: &Config, index: usize, mirror: &Mirror) -> Vec<Check> {
         .map(|q| format!("{} for {} worker(s)", q.len(), config.dataplane.cores.len()))
         .map_err(|e| e.to_string());
     out.push(check(name("queues"), queues, Status::Fail));
+    if config.dataplane.cores.len() > 1 {
+        out.push(check(
+            name("ntuple"),
+            ntuple(&Ethtool, &i.name, &candidate.driver),
+            Status::Warn,
+        ));
+    }
     let foreign = match candidate.link.xdp_program {
         None => Ok("none is attached".to_owned()),
         Some(id) => Err(format!(
@@ -301,6 +309,20 @@ fn interface(config: &Config, index: usize, mirror: &Mirror) -> Vec<Check> {
         });
     out.push(check(name("addresses"), addresses, Status::Warn));
     out
+}
+
+/// Whether the NIC delivers joins to their owner's queue. Nothing depends on it: a warning
+/// is for what a command can mend.
+fn ntuple(nic: &impl FlowRules, interface: &str, driver: &str) -> Result<String, String> {
+    match rules::usable(nic, interface, driver) {
+        Ok(table) => Ok(format!(
+            "on, {} of {} rules in use",
+            table.used.len(),
+            table.size
+        )),
+        Err(e @ NoRules::Off(_)) => Err(format!("{e}; joins are handed over in software")),
+        Err(e) => Ok(e.to_string()),
+    }
 }
 
 fn ports(config: &Config, steer: &Steer, locals: &[IpAddr]) -> Check {
@@ -408,6 +430,19 @@ mod tests {
     fn numbers_read_as_ranges() {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), "0-2, 5, 7-8");
         assert_eq!(ranges(&[]), "");
+    }
+
+    #[test]
+    fn filtering_that_is_off_is_told_with_the_command() {
+        let fake = crate::steering::tests::Fake::new(512);
+        let say = || ntuple(&fake, "eth1", "igb");
+        assert_eq!(say().unwrap(), "on, 0 of 512 rules in use");
+        fake.nic().switch = crate::nic::Switch::Off;
+        let off = say().unwrap_err();
+        assert!(off.contains("ethtool -K eth1 ntuple on"), "{off}");
+        // No command gives it to a driver that has not got it.
+        fake.nic().size = None;
+        assert!(say().unwrap().contains("igb"));
     }
 
     #[tokio::test]

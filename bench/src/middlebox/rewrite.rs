@@ -1,7 +1,10 @@
 //! Payload changed on the way (F1 to F7).
 //!
 //! Edits are made at sequence numbers, not to packets, so that a retransmission that is cut
-//! differently is changed in the same way.
+//! differently is changed in the same way. What a box itself has sent it sends again until it
+//! is acknowledged: everything behind it waits for that.
+
+use std::time::Duration;
 
 use braid_dataplane::time::Instant;
 use braid_dataplane::wire::tcp::{Flags, SeqNumber};
@@ -9,6 +12,9 @@ use braid_dataplane::wire::tcp::{Flags, SeqNumber};
 use super::Toward;
 use super::rule::{Exit, Flows, Rule, Way};
 use super::segment::Segment;
+
+/// A gateway's own answer is not sent again sooner than after this (RFC 6298 §2.4 has a second).
+const ANSWER_AGAIN: Duration = Duration::from_millis(200);
 
 /// What an application-level gateway inserts.
 const INSERTED: &[u8] = b"203.0.113.77,";
@@ -117,6 +123,11 @@ struct Stream {
     /// The newest acknowledgment of it, in its sender's language.
     acked: Option<SeqNumber>,
     change: Option<Change>,
+    /// The sender's newest timestamp.
+    clock: Option<u32>,
+    /// The answer that the box has put into it, for as long as nobody has acknowledged it, and
+    /// when it last left.
+    answer: Option<(Segment, Instant)>,
 }
 
 /// `deleted` bytes from `at` on give way to `inserted`.
@@ -184,6 +195,29 @@ impl Stream {
     fn back(&self, ack: SeqNumber) -> SeqNumber {
         self.change.as_ref().map_or(ack, |c| c.back(ack))
     }
+
+    /// The answer once more, when `s` passes in front of whose receiver it is missing. What has
+    /// payload there brings it along.
+    fn answer_again(&mut self, now: Instant, s: &Segment) -> Option<Segment> {
+        let behind = self.change.as_ref().is_some_and(|c| s.seq == c.at);
+        let (answer, last) = self.answer.as_mut()?;
+        if !behind || !s.payload.is_empty() || now < *last + ANSWER_AGAIN {
+            return None;
+        }
+        *last = now;
+        if let (Some(val), Some((_, ecr))) = (self.clock, answer.timestamps()) {
+            answer.options = timestamps(val, ecr).to_vec();
+        }
+        Some(answer.clone())
+    }
+
+    /// Reads the sender's clock.
+    fn look_at_clock(&mut self, s: &Segment) {
+        if let Some((val, _)) = s.timestamps() {
+            let newer = |old: &u32| val.wrapping_sub(*old) < 1 << 31;
+            self.clock = Some(self.clock.filter(|old| !newer(old)).unwrap_or(val));
+        }
+    }
 }
 
 impl Gateway {
@@ -238,8 +272,8 @@ impl Gateway {
         let mut reply = s.reply(at, ack, Flags::ACK | Flags::PSH);
         reply.payload = filler(n);
         if let Some((val, ecr)) = s.timestamps() {
-            // As fresh as what the sender last echoed, so that PAWS lets it in.
-            reply.append_option(&timestamps(ecr, val));
+            // As fresh as all that the sender may have seen, so that PAWS lets it in.
+            reply.append_option(&timestamps(back.clock.unwrap_or(ecr), val));
         }
         back.change = Some(Change {
             at,
@@ -263,10 +297,11 @@ fn filler(n: usize) -> Vec<u8> {
 }
 
 impl Rule for Gateway {
-    fn apply(&mut self, _: Instant, toward: Toward, mut s: Segment, exit: &mut Exit<'_>) {
+    fn apply(&mut self, now: Instant, toward: Toward, mut s: Segment, exit: &mut Exit<'_>) {
         let flow = s.flow(toward);
         let (ours, theirs) = (toward.index(), toward.back().index());
         let mut streams = std::mem::take(self.flows.of(flow));
+        streams[ours].look_at_clock(&s);
         let top = &mut streams[ours].top;
         *top = Some(top.map_or(s.end(), |top| top.later(s.end())));
         if self.way.covers(toward)
@@ -280,7 +315,12 @@ impl Rule for Gateway {
             if let Some(reply) = self.answer(&s, acked, &mut streams[theirs]) {
                 exit.count("answers");
                 exit.send(toward.back(), &reply);
+                streams[theirs].answer = Some((reply, now));
             }
+        }
+        if let Some(answer) = streams[ours].answer_again(now, &s) {
+            exit.count("answers again");
+            exit.send(toward, &answer);
         }
         // The start of a segment that begins inside the change moves with it.
         let seq = streams[ours].forth(&s);
@@ -294,6 +334,10 @@ impl Rule for Gateway {
         }
         s.seq = seq;
         if s.flags.contains(Flags::ACK) {
+            let acked = |(answer, _): &(Segment, Instant)| s.ack >= answer.end();
+            if streams[theirs].answer.as_ref().is_some_and(acked) {
+                streams[theirs].answer = None;
+            }
             s.ack = streams[theirs].back(s.ack);
             let acked = &mut streams[theirs].acked;
             *acked = Some(acked.map_or(s.ack, |acked| acked.later(s.ack)));

@@ -1,11 +1,13 @@
 //! What passed one point of a path, put together by sequence number: what plain TCP would
-//! have delivered there.
+//! have delivered there, and what the mappings beside it say of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use braid_dataplane::time::Instant;
+use braid_dataplane::wire::mptcp::MptcpOption;
 use braid_dataplane::wire::tcp::{Flags, SeqNumber};
+use braid_dataplane::wire::tcp_options::TcpOptions;
 
 use super::segment::{Flow, Segment};
 use super::{Element, Out, Toward};
@@ -21,6 +23,30 @@ pub struct Tap {
 #[derive(Clone, Default, Debug)]
 pub struct Streams(Arc<Mutex<BTreeMap<Flow, Stream>>>);
 
+/// A mapping that passed (RFC 8684 §3.3.1).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Mapped {
+    /// Data sequence number; MP_CAPABLE leaves out that of the first byte.
+    pub dsn: Option<u64>,
+    /// Relative subflow sequence number.
+    pub ssn: u32,
+    /// Length, a DATA_FIN counted.
+    pub len: u16,
+    /// A DATA_FIN is counted.
+    pub fin: bool,
+    /// The DSS checksum.
+    pub checksum: Option<u16>,
+}
+
+/// What passed of one direction of a flow.
+#[derive(Clone, Default, Debug)]
+pub struct Passed {
+    /// Its bytes, from the one behind the SYN.
+    pub bytes: Vec<u8>,
+    /// Its mappings, without order.
+    pub mappings: Vec<Mapped>,
+}
+
 /// One direction of one flow.
 #[derive(Clone, Default, Debug)]
 struct Stream {
@@ -30,10 +56,37 @@ struct Stream {
     waiting: BTreeMap<u32, Vec<u8>>,
     /// Where the FIN stands, as an offset.
     fin: Option<usize>,
+    mappings: HashSet<Mapped>,
+}
+
+/// The mapping that an option makes of the bytes beside it.
+fn mapped(option: &MptcpOption) -> Option<Mapped> {
+    match *option {
+        MptcpOption::Dss(dss) => dss.mapping.map(|m| Mapped {
+            dsn: Some(m.dsn),
+            ssn: m.ssn,
+            len: m.len,
+            fin: dss.data_fin,
+            checksum: m.checksum,
+        }),
+        MptcpOption::MpCapable {
+            data_len, checksum, ..
+        } => data_len.map(|len| Mapped {
+            dsn: None,
+            ssn: 1,
+            len,
+            fin: false,
+            checksum,
+        }),
+        _ => None,
+    }
 }
 
 impl Stream {
     fn add(&mut self, s: &Segment) {
+        let options = TcpOptions::parse(&s.options);
+        self.mappings
+            .extend(options.mptcp.as_slice().iter().filter_map(mapped));
         if s.flags.contains(Flags::SYN) && self.next.is_none() {
             self.next = Some(s.seq + 1);
         }
@@ -86,6 +139,16 @@ impl Streams {
         let streams = self.lock();
         streams.get(&flow).map_or((Vec::new(), false), |s| {
             (s.bytes.clone(), s.fin == Some(s.bytes.len()))
+        })
+    }
+
+    /// What passed of a flow in order, and every mapping of it.
+    #[must_use]
+    pub fn passed(&self, flow: Flow) -> Passed {
+        let streams = self.lock();
+        streams.get(&flow).map_or_else(Passed::default, |s| Passed {
+            bytes: s.bytes.clone(),
+            mappings: s.mappings.iter().copied().collect(),
         })
     }
 }

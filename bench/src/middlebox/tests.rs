@@ -450,6 +450,24 @@ fn a_gateway_answers_in_the_server_s_name() {
     );
 }
 
+/// A server that is silent, or gone, would otherwise never be heard again: all that it says
+/// stands behind an answer that was lost.
+#[test]
+fn a_gateway_answers_until_it_is_heard() {
+    let mut b = Bench::new(Gateway::new(1, Edit::Answer(3), Way::ToServer));
+    b.rev(&back(500, 100, Flags::ACK, &[], b"hi"));
+    b.fwd(&seg(100, 502, Flags::ACK, TS, b"line"));
+    let reset = back(502, 0, Flags::RST, &[], b"");
+    let heard = |b: &mut Bench, ms, s: &Segment| -> Vec<(u32, usize)> {
+        let out = b.pass(ms, Toward::Client, s);
+        (out.iter().map(|(_, s)| (s.seq.0, s.payload.len()))).collect()
+    };
+    assert_eq!(heard(&mut b, 100, &reset), [(505, 0)], "on its way");
+    assert_eq!(heard(&mut b, 300, &reset), [(502, 3), (505, 0)]);
+    b.fwd(&seg(104, 505, Flags::ACK, &[], b""));
+    assert_eq!(heard(&mut b, 600, &reset), [(505, 0)], "acknowledged");
+}
+
 /// What it acknowledges is never sent again.
 #[test]
 fn a_gateway_acknowledges_nothing_that_may_be_lost() {

@@ -28,6 +28,9 @@ pub struct Arguments {
     /// Write the page to this file
     #[arg(long)]
     html: Option<PathBuf>,
+    /// Write tables and charts for the repository into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "second")]
+    write: Option<PathBuf>,
 }
 
 /// Runs it.
@@ -42,6 +45,9 @@ pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if let Some(file) = &arguments.html {
         std::fs::write(file, html(&first, second.as_ref()))?;
         eprintln!("report: {}", file.display());
+    }
+    if let Some(directory) = &arguments.write {
+        super::document::write(&first, directory).map_err(io::Error::other)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -60,7 +66,7 @@ pub fn write(results: &Results, json: Option<&Path>, page: Option<&Path>) -> Res
     Ok(())
 }
 
-fn by_place(results: &Results) -> BTreeMap<String, Vec<&CellResult>> {
+pub(super) fn by_place(results: &Results) -> BTreeMap<String, Vec<&CellResult>> {
     let mut places: BTreeMap<String, Vec<&CellResult>> = BTreeMap::new();
     for result in &results.cells {
         places.entry(result.cell.place()).or_default().push(result);
@@ -68,7 +74,7 @@ fn by_place(results: &Results) -> BTreeMap<String, Vec<&CellResult>> {
     places
 }
 
-fn heading(results: &Results) -> String {
+pub(super) fn heading(results: &Results) -> String {
     let (m, p) = (&results.machine, &results.protocol);
     let commit = if m.commit.is_empty() { "?" } else { &m.commit };
     let each = if p.seconds > 0.0 {
@@ -88,7 +94,7 @@ fn heading(results: &Results) -> String {
     )
 }
 
-fn ratio_words(results: &Results, result: &CellResult) -> String {
+pub(super) fn ratio_words(results: &Results, result: &CellResult) -> String {
     match results.ratio_to_kernel(result.cell) {
         Some(ratio) if !result.cell.pair.is_baseline() => format!("{ratio:.2} × kernel"),
         _ => String::new(),
@@ -146,7 +152,7 @@ pub fn text(results: &Results) -> String {
 }
 
 /// Figures by the chart that they share, in the order of the first of each.
-fn charts(results: &Results) -> Vec<Vec<&Figure>> {
+pub(super) fn charts(results: &Results) -> Vec<Vec<&Figure>> {
     let mut charts: Vec<Vec<&Figure>> = Vec::new();
     for figure in &results.figures {
         match charts
@@ -186,7 +192,7 @@ fn remarks(result: &CellResult) -> String {
     }
 }
 
-fn by_frame(results: &Results) -> BTreeMap<u32, Vec<&EnginePoint>> {
+pub(super) fn by_frame(results: &Results) -> BTreeMap<u32, Vec<&EnginePoint>> {
     let mut frames: BTreeMap<u32, Vec<&EnginePoint>> = BTreeMap::new();
     for point in &results.engine {
         frames.entry(point.frame_bytes).or_default().push(point);
@@ -244,7 +250,7 @@ svg polyline{fill:none;stroke-width:2}svg line.grid{stroke:#ccc;stroke-width:1}.
 svg line{stroke:#ddd}td,th{border-color:#333}}\
 </style>";
 
-fn pair_class(pair: Pair) -> &'static str {
+pub(super) fn pair_class(pair: Pair) -> &'static str {
     match (pair.client, pair.server) {
         (End::Kernel, End::Kernel) => "kernel",
         (End::Kernel, End::Braid) => "in",

@@ -3,4 +3,5 @@
 pub mod benchmark;
 pub mod chart;
 pub mod compare;
+pub mod document;
 pub mod matrix;

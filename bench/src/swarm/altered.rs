@@ -1,132 +1,122 @@
-//! Streams that boxes have changed without anybody being able to see it: where their bytes
-//! belong.
+//! Streams that boxes have changed: what an application may have got of them.
 
-use std::collections::HashMap;
-
-use braid_dataplane::app::pattern;
 use braid_dataplane::checksum;
+use braid_dataplane::wire::mptcp::verify_dss_checksum;
 
-/// What an edit makes of a stream is within a segment.
-pub(super) const EDIT_BYTES_MAX: u64 = 1_500;
+use crate::middlebox::tap::{Mapped, Passed};
 
-/// How far it can move what stands behind it.
-const MOVED_MAX: usize = 1_500;
-
-/// Bytes that prove where they belong.
-const PROOF: usize = 24;
-
-/// Where pieces of [`PROOF`] bytes stand in a period of the pattern.
-fn places(sent: &[u8]) -> HashMap<&[u8], usize> {
-    let pieces = sent.windows(PROOF).take(pattern::PERIOD);
-    pieces.enumerate().map(|(at, piece)| (piece, at)).collect()
+/// The data sequence number of the stream's first byte. The first bytes on the subflow that a
+/// connection begins with are the first of the stream.
+fn first_dsn(initial: &Passed) -> Option<u64> {
+    let mapped = initial.mappings.iter().filter(|m| m.ssn > 0 && m.len > 0);
+    let first = mapped.filter(|m| m.dsn.is_some()).min_by_key(|m| m.ssn)?;
+    Some(first.dsn?.wrapping_sub(u64::from(first.ssn - 1)))
 }
 
-/// How many bytes of a received stream are neither at their place nor where an edit can have
-/// moved them: by [`MOVED_MAX`] on their subflow. There the last bytes of a stretch, as many as
-/// it moved by, make room for the first ones of the next stretch that the subflow carries, and
-/// what is in between in the stream went elsewhere.
-pub(super) fn strange_bytes(got: &[u8]) -> u64 {
-    let mut sent = vec![0; got.len().max(pattern::PERIOD) + MOVED_MAX];
-    pattern::fill(0, &mut sent);
-    let (mut everywhere, mut too_much) = (None, None);
-    let belongs = |at: usize, to: usize| {
-        let end = got.len().min(at + PROOF);
-        sent.get(to..to + (end - at)) == Some(&got[at..end])
-    };
-    let mut strange = 0;
-    // Where the byte at hand would be, had it not been moved.
-    let (mut at, mut place) = (0, 0);
-    while at < got.len() {
-        let near = at.saturating_sub(MOVED_MAX)..=at + MOVED_MAX;
-        if sent.get(place) == Some(&got[at]) && near.contains(&place) {
-            (at, place) = (at + 1, place + 1);
-            continue;
+/// The bytes that a mapping is about, and where in the stream it puts them.
+fn mapped<'a>(
+    bytes: &'a [u8],
+    m: &Mapped,
+    first: u64,
+    checksums: bool,
+) -> Option<(usize, &'a [u8])> {
+    let at = usize::try_from(m.ssn.checked_sub(1)?).ok()?;
+    let bytes = bytes.get(at..)?;
+    let len = usize::from(m.len.checked_sub(u16::from(m.fin))?);
+    let whole = bytes.len() >= len;
+    let bytes = &bytes[..bytes.len().min(len)];
+    let dsn = m.dsn.unwrap_or(first);
+    // No stream here is longer than what 32 bits can tell.
+    let off = (dsn as u32).wrapping_sub(first as u32);
+    let dsn = first.wrapping_add(u64::from(off));
+    let right = |sum| verify_dss_checksum(dsn, m.ssn, m.len, checksum::sum(bytes), sum);
+    let believed = !checksums || (whole && m.checksum.is_some_and(right));
+    believed.then_some((off as usize, bytes))
+}
+
+/// The first byte that an application got although no mapping puts it where it is. `subflows`
+/// are what passed to it, the one that the connection began with in front. With `checksums`
+/// only those mappings count whose checksum is right: bytes that a box has changed may be among
+/// them, for one change in 65,535 leaves it as it was, and nobody can see that (RFC 1071).
+pub(super) fn unmapped(got: &[u8], subflows: &[Passed], checksums: bool) -> Option<usize> {
+    let mut known = vec![false; got.len()];
+    let first = subflows.first().and_then(first_dsn).unwrap_or(0);
+    for subflow in subflows {
+        for m in &subflow.mappings {
+            let Some((off, bytes)) = mapped(&subflow.bytes, m, first, checksums) else {
+                continue;
+            };
+            let places = known.iter_mut().zip(got).skip(off);
+            for ((known, got), byte) in places.zip(bytes) {
+                *known |= got == byte;
+            }
         }
-        if let Some(found) = [at].into_iter().chain(near).find(|to| belongs(at, *to)) {
-            place = found;
-            continue;
-        }
-        let next_stretch = got.get(at..at + PROOF).and_then(|piece| {
-            let everywhere = everywhere.get_or_insert_with(|| places(&sent));
-            everywhere.get(piece)
-        });
-        // More of the same is too much.
-        let next_stretch = next_stretch.copied().map(|to| (at, to));
-        let moved = next_stretch
-            .filter(|found| Some(*found) != too_much)
-            .map_or(0, |(_, to)| {
-                let pairs = got[at..].iter().zip(sent[to..].iter());
-                pairs.take(MOVED_MAX).take_while(|(a, b)| a == b).count()
-            });
-        strange += u64::from(moved == 0);
-        let step = moved.max(1);
-        too_much = next_stretch.map(|(_, to)| (at + step, (to + step) % pattern::PERIOD));
-        (at, place) = (at + step, at + step);
     }
-    strange
-}
-
-/// Whether what was received has the Internet checksum of what was sent. Bytes that DSS
-/// checksums have passed do, even where a box changed them: one change in 65,535 leaves the
-/// checksum of its mapping as it was, and nobody can see it (RFC 1071). Of changes that no
-/// checksum has passed, as few do.
-pub(super) fn sums_as_sent(got: &[u8]) -> bool {
-    let mut sent = vec![0; got.len()];
-    let sum = pattern::fill(0, &mut sent);
-    sum.finish() == checksum::sum(got).finish()
+    known.iter().position(|known| !known)
 }
 
 #[cfg(test)]
 mod tests {
+    use braid_dataplane::wire::mptcp::dss_checksum;
+
     use super::*;
 
-    fn sent(n: usize) -> Vec<u8> {
-        let mut bytes = vec![0; n];
-        pattern::fill(0, &mut bytes);
-        bytes
-    }
+    const FIRST: u64 = u64::MAX - 3;
 
-    #[test]
-    fn moved_bytes_are_known_and_strangers_are_counted() {
-        let right = sent(20_000);
-        assert_eq!(strange_bytes(&right), 0);
-        let mut grown = right.clone();
-        grown.splice(5_000..5_000, *b"203.0");
-        assert!((1..=5).contains(&strange_bytes(&grown)));
-        let mut shrunk = right.clone();
-        shrunk.drain(5_000..6_000);
-        assert_eq!(strange_bytes(&shrunk), 0);
-        // Two subflows take turns, one behind an edit.
-        let mut turns = right.clone();
-        for at in (6_000..18_000).step_by(2_000) {
-            turns[at..at + 1_000].copy_from_slice(&grown[at..at + 1_000]);
+    fn map(off: u64, ssn: u32, bytes: &[u8]) -> Mapped {
+        let (dsn, len) = (FIRST.wrapping_add(off), u16::try_from(bytes.len()).unwrap());
+        Mapped {
+            dsn: Some(dsn),
+            ssn,
+            len,
+            fin: false,
+            checksum: Some(dss_checksum(dsn, ssn, len, checksum::sum(bytes))),
         }
-        assert_eq!(strange_bytes(&turns), 0);
-        // A stretch ends with what begins the next one on its subflow, no more.
-        let mut apart = right.clone();
-        apart.copy_within(15_000..16_000, 7_000);
-        assert_eq!(strange_bytes(&apart), 0);
-        apart.copy_within(15_000..19_000, 7_000);
-        assert!(strange_bytes(&apart) > 0);
-        let mut foreign = right.clone();
-        foreign[4_000..6_000]
-            .iter_mut()
-            .for_each(|byte| *byte ^= 0x55);
-        assert!(strange_bytes(&foreign) > EDIT_BYTES_MAX);
+    }
+
+    fn passed(bytes: &[u8], mappings: &[Mapped]) -> Passed {
+        Passed {
+            bytes: bytes.to_vec(),
+            mappings: mappings.to_vec(),
+        }
     }
 
     #[test]
-    fn only_what_no_checksum_can_see_sums_as_sent() {
-        let right = sent(20_000);
-        assert!(sums_as_sent(&right));
-        let mut swapped = right.clone();
-        swapped.swap(5_000, 5_002);
-        assert_ne!(swapped, right);
-        assert!(sums_as_sent(&swapped), "the sum does not know the order");
-        swapped.swap(5_000, 5_003);
-        assert!(!sums_as_sent(&swapped), "but odd from even places");
-        let mut shrunk = right[..5_000].to_vec();
-        shrunk.extend_from_slice(&sent(20_005)[5_005..]);
-        assert!(!sums_as_sent(&shrunk));
+    fn bytes_are_where_a_mapping_puts_what_passed() {
+        let capable = Mapped {
+            dsn: None,
+            ..map(0, 1, b"abcd")
+        };
+        // A box has put "xy" in front of what is mapped fifth on the first subflow.
+        let first = passed(b"abcdxyefgh", &[capable, map(4, 5, b"efgh")]);
+        let second = passed(b"ijkl", &[map(8, 1, b"ijkl")]);
+        let subflows = [first, second];
+        assert_eq!(unmapped(b"abcdxyefijkl", &subflows, false), None);
+        assert_eq!(unmapped(b"abcdxyef", &subflows, false), None, "so far");
+        assert_eq!(unmapped(b"abcdefghijkl", &subflows, false), Some(4));
+        assert_eq!(unmapped(b"abcdxyefghkl", &subflows, false), Some(8));
+        assert_eq!(unmapped(b"abcdxyefijklm", &subflows, false), Some(12));
+        // The checksum is that of what was sent.
+        assert_eq!(unmapped(b"abcdxyefijkl", &subflows, true), Some(4));
+    }
+
+    #[test]
+    fn only_what_no_checksum_can_see_is_believed() {
+        let swapped = passed(b"cdab", &[map(0, 1, b"abcd")]);
+        assert_eq!(
+            unmapped(b"cdab", &[swapped], true),
+            None,
+            "as any other order"
+        );
+        let changed = passed(b"cbad", &[map(0, 1, b"abcd")]);
+        assert_eq!(unmapped(b"cbad", &[changed], true), None, "of even places");
+        let changed = passed(b"bacd", &[map(0, 1, b"abcd")]);
+        assert_eq!(unmapped(b"bacd", &[changed], true), Some(0));
+        let cut = passed(b"abc", &[map(0, 1, b"abcd")]);
+        assert_eq!(
+            unmapped(b"abc", &[cut], true),
+            Some(0),
+            "none of it before all"
+        );
     }
 }

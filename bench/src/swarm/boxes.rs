@@ -10,7 +10,7 @@ use rand::rngs::StdRng;
 
 use crate::middlebox::Toward;
 use crate::middlebox::catalogue::{Entry, Oracle, Outcomes, Placement, catalogue, entry};
-use crate::middlebox::tap::{Streams, Tap};
+use crate::middlebox::tap::{Passed, Streams, Tap};
 use crate::sim::Sim;
 
 /// Share of the seeds with a middlebox.
@@ -24,15 +24,25 @@ pub(super) struct Boxes {
     placement: Placement,
     /// Which of the main connection's links have a box.
     covered: Vec<bool>,
-    /// What passed towards client and server on the main connection's first link, behind
+    /// What passed towards client and server on each of the main connection's links, behind
     /// boxes that change payload.
-    pub(super) taps: Option<[Streams; 2]>,
+    taps: Vec<[Streams; 2]>,
 }
 
 impl Boxes {
     /// Payload may arrive changed: no checksum of MPTCP need have seen it.
     pub(super) fn alters(&self) -> bool {
         self.entry.oracle == Oracle::Altered
+    }
+
+    /// What the catalogue allows. Payload that changes is no error between two braids: where
+    /// both find out at once, one waits for the other. Other peers do not.
+    fn entry_allows(&self, placement: Placement) -> Option<Outcomes> {
+        let allowed = self.entry.allows(placement)?;
+        Some(match self.alters() {
+            true => allowed.without(Outcomes::ERROR),
+            false => allowed,
+        })
     }
 
     /// What RFC 8684 allows a connection that begins on `link`.
@@ -44,10 +54,10 @@ impl Boxes {
             (_, Some(true)) => Placement::First,
             _ => Placement::Joined,
         };
-        let allowed = self.entry.allows(placement);
+        let allowed = self.entry_allows(placement);
         // Entries that are about joining say nothing of other places.
         allowed
-            .or(self.entry.allows(self.placement))
+            .or(self.entry_allows(self.placement))
             .map_or(Outcomes::ERROR, |a| {
                 if allowed.is_none() {
                     a.or(Outcomes::ERROR)
@@ -65,7 +75,7 @@ impl Boxes {
         let clean = self.covered.iter().any(|c| !c);
         let met = self.covered.get(link).copied().unwrap_or(false);
         // With the box on every path that is in use it is as if it were on all.
-        let both = self.entry.allows(Placement::Both);
+        let both = self.entry_allows(Placement::Both);
         let everywhere = met && !joins && both.is_some_and(|o| o.contains(Outcomes::ERROR));
         allowed.contains(Outcomes::ERROR)
             || everywhere
@@ -77,12 +87,18 @@ impl Boxes {
         self.covered.len() > 1
     }
 
-    /// What changed payload, over all flows.
-    pub(super) fn edits(&self, sim: &Sim) -> u64 {
-        const EDITS: [&str; 3] = ["edits", "answers", "bytes changed"];
-        let links = (0..self.covered.len()).filter(|link| self.covered[*link]);
-        let counts = links.flat_map(|link| sim.elements(link).iter().flat_map(|e| e.counts()));
-        counts.filter(|c| EDITS.contains(&c.0)).map(|c| c.1).sum()
+    /// What passed `toward` one end on the subflows of the only connection to `port`, in front
+    /// the one that it began with on link `first`.
+    pub(super) fn passed(&self, toward: Toward, first: usize, port: u16) -> Vec<Passed> {
+        let links = [first].into_iter();
+        let links = links.chain((0..self.taps.len()).filter(|link| *link != first));
+        let taps = links.filter_map(|link| self.taps.get(link));
+        // Ports are given out in order.
+        taps.map(|taps| &taps[toward.index()])
+            .flat_map(|tap| tap.flows().into_iter().map(move |flow| (tap, flow)))
+            .filter(|(_, flow)| flow.server.port() == port)
+            .map(|(tap, flow)| tap.passed(flow))
+            .collect()
     }
 }
 
@@ -126,12 +142,11 @@ pub(super) fn place(
     };
     let covered: Vec<bool> = (0..paths).map(here).collect();
     let alters = entry.oracle == Oracle::Altered;
-    let mut taps = None;
+    let mut taps = Vec::new();
     for (link, covered) in covered.iter().enumerate() {
         let (to_client, client_side) = Tap::new(Toward::Client);
         let (to_server, server_side) = Tap::new(Toward::Server);
-        let tapped = alters && link == first;
-        if tapped {
+        if alters {
             sim.add_element(link, Box::new(to_client));
         }
         if *covered {
@@ -139,9 +154,9 @@ pub(super) fn place(
                 sim.add_element(link, element);
             }
         }
-        if tapped {
+        if alters {
             sim.add_element(link, Box::new(to_server));
-            taps = Some([client_side, server_side]);
+            taps.push([client_side, server_side]);
         }
     }
     story.push(format!(

@@ -16,6 +16,7 @@ use super::altered;
 use super::boxes::Boxes;
 use super::world::{self, CLIENT, Cut, SERVER, Trigger, Trouble, World, address_id};
 use super::{FAULTS_MIN, STALL, STALL_BOXED};
+use crate::middlebox::Toward;
 use crate::sim::{Fault, LinkConfig, Outcome};
 
 /// No seed needs longer in virtual time.
@@ -429,20 +430,14 @@ impl World {
         Ok(())
     }
 
-    /// A box has changed payload: what the applications got is what was sent, or what plain
-    /// TCP would have delivered through that box.
-    ///
-    /// Without checksums nobody can tell what it changed (RFC 8684 §3.3.1), and with them not if
-    /// the checksum happens to stay the same. On one path the stream is still what TCP would
-    /// have delivered. Over several, what a box adds or removes
-    /// displaces whatever is mapped behind it on that subflow, and looks like what boxes do that
-    /// only merge and split; so every byte must be at its place, or no farther from it than a
-    /// box can have moved it, and as many may be altogether different as boxes have edited.
+    /// A box has changed payload. After a fallback, and on one path without checksums, the
+    /// application has what plain TCP would have delivered through that box. Otherwise every
+    /// byte is one that passed, on whatever subflow, where a mapping puts it; with checksums, a
+    /// mapping whose checksum is right. More nobody can tell (RFC 8684 §3.3.1): without
+    /// checksums, what a box adds displaces whatever is mapped behind it, which looks like what
+    /// boxes do that only merge and split.
     fn check_altered(&mut self) -> Result<(), String> {
         let (main, Some(boxes)) = (&self.main, &self.boxes) else {
-            return Ok(());
-        };
-        let Some(taps) = &boxes.taps else {
             return Ok(());
         };
         let fell_back = [CLIENT, SERVER].into_iter().any(|host| {
@@ -454,39 +449,34 @@ impl World {
             };
             self.sim.host(host).events.iter().any(fell_back)
         });
-        let edits = boxes.edits(&self.sim);
         let several = boxes.several_paths();
         let complete = |o: &Outcome| o.eof || o.closed == Some(CloseReason::Finished);
         let ends = [
-            ("client", &main.client, main.down, &taps[0]),
-            ("server", &main.server, main.up, &taps[1]),
+            (Toward::Client, &main.client, main.down),
+            (Toward::Server, &main.server, main.up),
         ];
-        for (who, outcomes, sent, tap) in ends {
+        for (toward, outcomes, sent) in ends {
             let (got, complete) = (outcomes.recorded(), complete(&outcomes.get()));
             let wrong = pattern::check(0, &got).err();
-            let long = got.len() as u64 > sent;
-            let short = complete && (got.len() as u64) < sent;
-            if wrong.is_none() && !short && !long {
+            let whole = got.len() as u64 == sent || !complete;
+            if wrong.is_none() && whole {
                 continue;
             }
-            // The main connection is the first on its link.
-            let flow = tap.flows().first().copied();
-            let passed = flow.map_or(Vec::new(), |flow| tap.stream(flow).0);
-            let as_tcp = passed.starts_with(&got) && (!complete || passed.len() == got.len());
-            let unseen = !main.checksum || altered::sums_as_sent(&got);
-            if as_tcp && (fell_back || unseen) {
+            let subflows = boxes.passed(toward, main.first, world::MAIN);
+            let tcp = subflows.first().map_or(&[][..], |s| &s.bytes);
+            let as_tcp = tcp.starts_with(&got) && (!complete || tcp.len() == got.len());
+            let strange = altered::unmapped(&got, &subflows, main.checksum);
+            if as_tcp && (fell_back || !main.checksum || strange.is_none()) {
                 continue;
             }
-            let strange = altered::strange_bytes(&got);
-            let moved = unseen && several && strange <= edits * altered::EDIT_BYTES_MAX;
-            if moved && !short && !long {
+            if strange.is_none() && several && whole {
                 continue;
             }
             return Err(format!(
-                "{who} got {} of {sent} bytes, wrong at {wrong:?}, {strange} nowhere near, complete {complete}; \
-                 {} passed, as TCP {as_tcp}, fell back {fell_back}, checksums {}, {edits} edits",
+                "{toward:?} got {} of {sent} bytes, wrong at {wrong:?}, not mapped at {strange:?}, \
+                 complete {complete}; {} passed, as TCP {as_tcp}, fell back {fell_back}, checksums {}",
                 got.len(),
-                passed.len(),
+                tcp.len(),
                 main.checksum
             ));
         }

@@ -20,8 +20,8 @@ pub const CLIENT: usize = 0;
 /// The host that serves.
 pub const SERVER: usize = 1;
 
-/// Services of the server.
-const MAIN: u16 = 5001;
+/// Services of the server: that of the main connection, and the others.
+pub(super) const MAIN: u16 = 5001;
 const ECHO: u16 = 7;
 const SINK: u16 = 9;
 const SOURCE: u16 = 19;

@@ -6,7 +6,7 @@ use braid_bench::testbed::{Braidd, Config, Options, Result, Testbed};
 use crate::support::braid_turn;
 
 #[test]
-fn no_thread_of_the_dataplane_has_a_capability() -> Result<()> {
+fn no_thread_of_the_dataplane_has_a_capability_or_the_whole_kernel() -> Result<()> {
     let Some(_turn) = braid_turn("privileges", &[]) else {
         return Ok(());
     };
@@ -26,6 +26,8 @@ fn no_thread_of_the_dataplane_has_a_capability() -> Result<()> {
             assert_eq!(field(set), Some("0000000000000000"), "{set} in {status}");
         }
         assert_eq!(field("NoNewPrivs:"), Some("1"), "{status}");
+        // 2: by a filter.
+        assert_eq!(field("Seccomp:"), Some("2"), "{status}");
         threads += 1;
     }
     assert!(threads >= 2, "the control thread and a worker");

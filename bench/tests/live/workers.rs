@@ -59,6 +59,24 @@ fn joins_on_the_other_queue_reach_the_owner() -> Result<()> {
     assert_eq!(senders.len(), 1, "{ports:?}");
     assert_eq!(braidd.frames()?.leaked, 0);
 
+    // A veth takes no rules; then braid says why, and nothing depended on one.
+    let status = braidd.ask(&["status"])?;
+    let ntuple: Vec<_> = status["interfaces"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|interface| &interface["ntuple"])
+        .collect();
+    assert_eq!(ntuple.len(), 2, "{status}");
+    for of in &ntuple {
+        let reason = of["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("(veth) has no flow rules"), "{status}");
+        assert_eq!((&of["rules"], &of["table"]), (&0.into(), &0.into()));
+        assert_eq!((&of["refused"], &of["dropped"]), (&0.into(), &0.into()));
+    }
+    let skipped = ntuple.iter().filter_map(|of| of["skipped"].as_u64());
+    assert_eq!(skipped.sum::<u64>(), 1, "one join: {status}");
+
     // Many at once, so that both workers own some.
     let storm = ["storm", "--to", "10.77.1.2:7", "--connections", "50"];
     let report: ManyReport = client(&testbed, &storm)?.json(Duration::from_secs(60))?;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{EndpointFlags, Mode, Policy};
 use crate::path::endpoints::Which;
 use crate::path::{Endpoint, Limits};
+use crate::steering::NtupleStatus;
 
 pub use client::{Client, ClientError};
 pub use server::{Call, serve};
@@ -216,6 +217,8 @@ pub struct InterfaceStatus {
     pub carrier: bool,
     /// Addresses.
     pub addresses: Vec<IpAddr>,
+    /// Rules by which the NIC delivers flows to their owner's queue.
+    pub ntuple: NtupleStatus,
 }
 
 /// Something that happened.

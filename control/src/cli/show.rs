@@ -7,6 +7,7 @@ use comfy_table::{Table, presets};
 
 use crate::api::{ApiReply, DaemonStatus};
 use crate::path::Endpoint;
+use crate::steering::NtupleStatus;
 
 fn table<const N: usize>(head: [&str; N]) -> Table {
     let mut table = Table::new();
@@ -87,6 +88,19 @@ fn endpoints(endpoints: &[Endpoint]) -> String {
         .collect()
 }
 
+/// Rules of ours and the table's size, and what the driver refused.
+fn ntuple(n: &NtupleStatus) -> String {
+    let mut out = match (n.rules, n.table) {
+        (0, 0) => text("-"),
+        (rules, 0) => text(rules),
+        (rules, table) => format!("{rules}/{table}"),
+    };
+    if n.refused > 0 {
+        out += &format!(", {} refused", n.refused);
+    }
+    out
+}
+
 fn status(s: &DaemonStatus) -> String {
     let dataplane = match (&s.dataplane_pid, &s.dataplane) {
         (Some(pid), Some(d)) => format!("pid {pid}, up {} s", d.uptime_s),
@@ -117,6 +131,7 @@ fn status(s: &DaemonStatus) -> String {
             "queues",
             "mtu",
             "carrier",
+            "ntuple",
             "addresses",
         ],
         s.interfaces.iter().map(|i| {
@@ -128,10 +143,19 @@ fn status(s: &DaemonStatus) -> String {
                 list(i.queues.iter().map(text).collect()),
                 text(i.mtu),
                 yes(i.carrier),
+                ntuple(&i.ntuple),
                 list(i.addresses.iter().map(text).collect()),
             ]
         }),
     );
+    // One worker has nothing to steer.
+    if s.dataplane.as_ref().is_some_and(|d| d.workers.len() > 1) {
+        for i in &s.interfaces {
+            if let Some(reason) = &i.ntuple.reason {
+                out += &format!("{} ntuple: {reason}\n", i.name);
+            }
+        }
+    }
     if !s.services.is_empty() {
         out += "\n";
         out += &rows(

@@ -12,6 +12,7 @@ use crate::api::{
 };
 use crate::config::{Mode, Policy};
 use crate::path::{Endpoint, Limits};
+use crate::steering::NtupleStatus;
 
 /// A status with something of everything.
 pub(crate) fn status() -> DaemonStatus {
@@ -44,6 +45,13 @@ pub(crate) fn status() -> DaemonStatus {
             mtu: 1500,
             carrier: true,
             addresses: vec!["10.77.1.2".parse().unwrap()],
+            ntuple: NtupleStatus {
+                rules: 3,
+                table: 512,
+                refused: 2,
+                reason: Some("its driver (veth) refused a rule".to_owned()),
+                ..NtupleStatus::default()
+            },
         }],
         services: vec![("echo".to_owned(), vec!["10.77.1.2:7".to_owned()])],
         ports_held: 2,
@@ -52,11 +60,14 @@ pub(crate) fn status() -> DaemonStatus {
             pid: 11,
             uptime_s: 4,
             draining: false,
-            workers: vec![WorkerReport {
-                core: 1,
-                connections: 3,
-                ..WorkerReport::default()
-            }],
+            workers: vec![
+                WorkerReport {
+                    core: 1,
+                    connections: 3,
+                    ..WorkerReport::default()
+                },
+                WorkerReport::default(),
+            ],
         }),
     }
 }
@@ -169,6 +180,8 @@ fn tables_show_what_matters() {
         "dataplane pid 11, up 4 s, 2 restart(s), adopted",
         "paths: braidd decides, policy Announce, subflows 4",
         "10.77.1.2:7",
+        "3/512, 2 refused",
+        "vb1 ntuple: its driver (veth) refused a rule",
         "warning: vb1 runs in generic mode",
     ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");

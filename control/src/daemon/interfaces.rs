@@ -14,6 +14,7 @@ use crate::config::{BACKLOG, Config, ConfigError, InterfaceConfig, Mode, Service
 use crate::netlink::{Link, Mirror};
 use crate::nic;
 use crate::path::LocalAddress;
+use crate::steering::{self, Steering};
 
 /// An interface cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -274,6 +275,23 @@ pub fn locals(mirror: &Mirror, interfaces: &[Attached]) -> Vec<LocalAddress> {
             IpAddr::V6(a) => !a.is_unicast_link_local(),
         })
         .collect()
+}
+
+/// Steering by the NICs of these interfaces, for a dataplane of so many workers.
+#[must_use]
+pub fn steering(mirror: &Mirror, interfaces: &[Attached], workers: usize) -> Steering {
+    let addresses = |i: &Attached| mirror.addresses_of(i.setup.ifindex).map(|a| a.address);
+    let locals = interfaces.iter().flat_map(addresses).collect();
+    let interfaces = interfaces
+        .iter()
+        .map(|i| steering::Interface {
+            ifindex: i.setup.ifindex,
+            name: i.setup.name.clone(),
+            driver: i.driver.clone(),
+            queues: i.setup.queues.clone(),
+        })
+        .collect();
+    Steering::start(nic::rules::Ethtool, interfaces, locals, workers)
 }
 
 /// Services in the dataplane's words.

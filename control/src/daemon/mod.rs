@@ -34,6 +34,7 @@ use crate::netlink::{Change, Events, Mirror, Netlink};
 use crate::path::Manager;
 use crate::ports::Ports;
 use crate::preflight;
+use crate::steering::Steering;
 
 pub use dataplane::{Dataplane, DataplaneError};
 use interfaces::Attached;
@@ -103,6 +104,8 @@ struct Daemon {
     netlink: Netlink,
     mirror: Mirror,
     steer: Steer,
+    /// Asks NICs for what `steer` cannot do: choose the queue.
+    steering: Steering,
     interfaces: Vec<Attached>,
     manager: Manager,
     /// What connections announce by themselves, as the dataplane was told.
@@ -260,7 +263,9 @@ impl Daemon {
     }
 
     fn on_dataplane_event(&mut self, now: Instant, event: DataplaneEvent) {
-        if let DataplaneEvent::Connection { event, .. } = &event {
+        if let DataplaneEvent::Connection { worker, event, .. } = &event {
+            self.steering
+                .on_event(*worker, event, |local| self.mirror.ifindex_of(local));
             let mut commands = Vec::new();
             self.manager.on_event(now, event, &mut commands);
             match event {
@@ -545,6 +550,7 @@ impl Daemon {
             "the dataplane (pid {pid}) died; XDP passes everything until it runs again"
         );
         self.tell(ApiEvent::DataplaneDied { pid });
+        self.steering.clear();
         self.manager.reset();
         self.opened.clear();
         self.ports.release_all(Instant::now());

@@ -262,6 +262,7 @@ impl Daemon {
                 .addresses_of(i.setup.ifindex)
                 .map(|a| a.address)
                 .collect(),
+            ntuple: self.steering.report(i.setup.ifindex),
         }
     }
 

@@ -28,6 +28,7 @@ impl Daemon {
 
         let adopted = supervisor::adopt(&config).await?;
         let was_adopted = adopted.is_some();
+        let mut workers = config.dataplane.cores.len();
         let mut warnings = Vec::new();
         let mut ports = Ports::default();
         let mut conns = Vec::new();
@@ -43,6 +44,7 @@ impl Daemon {
                     ));
                 }
                 conns = all_conns(&a.running).await?;
+                workers = a.setup.cores.len();
                 let services = interfaces::services(&config.services);
                 if a.setup.services != services {
                     let request = Request::Services { services };
@@ -114,12 +116,14 @@ impl Daemon {
         };
 
         let (monitors, _) = broadcast::channel(MONITOR_BACKLOG);
+        let steering = interfaces::steering(&mirror, &interfaces, workers);
         let mut daemon = Self {
             config,
             started: Instant::now(),
             netlink,
             mirror,
             steer,
+            steering,
             interfaces,
             manager,
             announcements,
@@ -146,6 +150,8 @@ impl Daemon {
     fn take_over(&mut self, conns: &[ConnReport]) {
         let now = Instant::now();
         let mut commands = Vec::new();
+        self.steering
+            .adopt(conns, |local| self.mirror.ifindex_of(local));
         for c in conns {
             if !c.info.server {
                 for s in &c.info.subflows {

@@ -269,6 +269,7 @@ impl Daemon {
                 self.running = Some(running);
                 self.restarts += 1;
                 self.adopted = false;
+                self.steering.serve(self.config.dataplane.cores.len());
                 tracing::info!("the dataplane runs again (pid {pid})");
                 let restarts = self.restarts;
                 self.tell(ApiEvent::DataplaneStarted { pid, restarts });

@@ -105,6 +105,12 @@ impl Mirror {
         self.links.get(&found.ifindex)
     }
 
+    /// Index of the interface that has an address.
+    #[must_use]
+    pub fn ifindex_of(&self, address: IpAddr) -> Option<u32> {
+        self.owner_of(address).map(|link| link.ifindex)
+    }
+
     /// Takes one message in and says what it changed.
     pub fn apply(&mut self, message: &RouteNetlinkMessage) -> Option<Change> {
         match message {

@@ -16,7 +16,7 @@ use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::tcp::MapRef;
 use crate::time::{Duration, Instant};
-use crate::wire::mptcp::{MptcpOption, reset_reason};
+use crate::wire::mptcp::{DssMapping, MptcpOption, reset_reason};
 use crate::wire::packet::TcpPacket;
 use crate::wire::tcp::SeqNumber;
 
@@ -62,11 +62,13 @@ impl Fail {
 impl Core {
     /// Whether subflow `i` alone has carried everything, in order, both ways.
     pub(crate) fn may_fall_back(&self, i: usize) -> bool {
-        let joining = self
-            .subflows
-            .iter()
-            .any(|o| o.phase == Phase::PreEstablished);
-        !joining && self.may_follow(i)
+        !self.is_joining() && self.may_follow(i)
+    }
+
+    /// The peer may use a subflow that it has not confirmed to us.
+    fn is_joining(&self) -> bool {
+        let joining = |s: &Subflow| s.phase == Phase::PreEstablished && s.death.is_none();
+        self.subflows.iter().any(joining)
     }
 
     /// The same, when the peer has fallen back already: it has no subflow that it did not
@@ -79,6 +81,51 @@ impl Core {
         let is_the_stream = s.initial && s.rx.continues(nxt) && s.rx.is_linear(nxt);
         let all_left = self.reinject.end().is_none_or(|end| end <= self.sent_max);
         !self.was_joined && contiguous && is_the_stream && all_left && self.reassembly.bytes() == 0
+    }
+
+    /// Whether a join whose fate is open decides if subflow `i` may fall back: the peer may do so
+    /// this very moment, and refuse the join.
+    pub(crate) fn is_undecided(&self, i: usize) -> bool {
+        !self.may_fall_back(i) && self.may_follow(i)
+    }
+
+    /// The fate of a join is known: what waited for it is judged.
+    pub(crate) fn join_is_decided(&mut self, cx: &mut Cx<'_>) {
+        for i in 0..self.subflows.len() {
+            let s = &self.subflows[i];
+            if self.is_mptcp() && !self.is_over() && s.death.is_none() && s.rx.held_bytes() > 0 {
+                self.on_data(cx, i);
+            }
+        }
+    }
+
+    /// A mapping after the fallback. Until an infinite mapping of the peer, which goes for all
+    /// that follows, its mappings still say what its bytes are. Where one puts bytes that are
+    /// yet to come elsewhere than behind the last ones, what the peer had in flight was not
+    /// contiguous: falling back was wrong, and a RST with MP_FAIL is all that is left (RFC 8684
+    /// §3.7). Linux sends like that when it misses DATA_ACKs before it hears MP_FAIL.
+    pub(crate) fn check_contiguous(
+        &mut self,
+        cx: &mut Cx<'_>,
+        i: usize,
+        mapping: &DssMapping,
+        fin: bool,
+    ) {
+        let s = &self.subflows[i];
+        // Whoever has other keys says nothing that could be compared.
+        let (Some(off), Some(pos)) = (self.data_offset(mapping), s.rx_position(mapping.ssn)) else {
+            return;
+        };
+        let (nxt, next) = (self.reassembly.nxt(), s.rx.pos());
+        let passed = pos + u64::from(mapping.len) - u64::from(fin) <= next;
+        let contiguous = off.wrapping_sub(pos) == nxt.wrapping_sub(next);
+        if self.infinite_map_heard || passed || contiguous {
+            return;
+        }
+        cx.counters.inc(Counter::DSSNotMatching);
+        cx.counters.inc(Counter::DSSCorruptionReset);
+        self.subflows[i].reset_fail = Some(self.rcv_space.dsn(nxt).0);
+        self.kill(i, Some(reset_reason::MIDDLEBOX), "mapped elsewhere");
     }
 
     /// Whether what is in flight on subflow `i`, and what will follow it, is the stream even
@@ -154,10 +201,16 @@ impl Core {
 
     /// A mapping's checksum is wrong: something rewrites payload.
     pub(crate) fn on_bad_checksum(&mut self, cx: &mut Cx<'_>, i: usize, mapping: &Mapping) {
+        let next = mapping.off == self.reassembly.nxt();
+        if next && self.is_undecided(i) {
+            // The peer may have found out, too, and know of no other subflow: it falls back
+            // where we would reset. The bytes stay, and are judged again.
+            return;
+        }
         cx.counters.inc(Counter::DataCsumErr);
         let dsn = self.rcv_space.dsn(mapping.off).0;
         cx.counters.inc(Counter::MPFailTx);
-        if self.may_fall_back(i) && mapping.off == self.reassembly.nxt() {
+        if next && self.may_fall_back(i) {
             // The changed bytes are what plain TCP would have delivered; they must not be
             // DATA_ACKed (RFC 8684 §3.7).
             self.send_data_acks = false;
@@ -306,11 +359,7 @@ impl Core {
     /// The only subflow has acknowledged what the connection has not, time after time, though
     /// it was asked: mappings or DATA_ACKs are lost on the way.
     pub(crate) fn acknowledged_in_vain(&mut self, cx: &mut Cx<'_>, i: usize) {
-        let joining = self
-            .subflows
-            .iter()
-            .any(|o| o.phase == Phase::PreEstablished);
-        if !joining {
+        if !self.is_joining() {
             self.options_vanished(cx, i);
             // MP_FAIL has to travel on something.
             self.subflows[i].tcp.ack_now();
@@ -340,9 +389,8 @@ impl Core {
             return true;
         }
         // A join whose fate is open decides: what is dropped now could never be made good
-        // on the only subflow.
-        let room = u64::from(self.buffer.bytes() / 2);
-        if next && self.may_follow(i) && s.rx.held_bytes() as u64 <= room {
+        // on the only subflow. No more than was offered comes meanwhile.
+        if next && self.is_undecided(i) {
             return true;
         }
         let others = |o: &Subflow| o.id != self.subflows[i].id && o.is_usable();
@@ -405,9 +453,8 @@ impl Core {
 
     /// Too many bytes wait for a mapping, or options have vanished for good.
     pub(crate) fn options_vanished(&mut self, cx: &mut Cx<'_>, i: usize) {
-        if !self.may_fall_back(i) && self.may_follow(i) {
-            // A join whose fate is open decides: the peer may fall back this very moment, and
-            // refuse it. What showed that options are lost shows it again.
+        if self.is_undecided(i) {
+            // What showed that options are lost shows it again.
             return;
         }
         if self.may_fall_back(i) && self.subflows[i].initial {

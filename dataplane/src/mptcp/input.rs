@@ -201,6 +201,7 @@ impl Core {
             ResetCause::Unreachable => "unreachable",
             _ => "reset by peer",
         };
+        let joining = self.subflows[i].phase == Phase::PreEstablished;
         self.bury(i, reason, error);
         if let Some(death) = &mut self.subflows[i].death {
             death.transient = transient;
@@ -215,6 +216,9 @@ impl Core {
             self.on_fastclose(cx);
         } else if spoiled {
             self.on_spoiled(cx, true);
+        }
+        if joining {
+            self.join_is_decided(cx);
         }
     }
 
@@ -349,6 +353,12 @@ impl Core {
         }
         let mapping = match self.version.read_mapping(dss, self.checksum) {
             Ok(Some(mapping)) if mapping.len == 0 => return self.on_infinite_mapping(cx, i),
+            Ok(Some(mapping)) if self.mode == Mode::Tcp => {
+                if self.covers(i, packet, &mapping, dss.data_fin) {
+                    self.check_contiguous(cx, i, &mapping, dss.data_fin);
+                }
+                return;
+            }
             _ if self.mode == Mode::Tcp => return,
             Ok(Some(mapping)) => mapping,
             Ok(None) => return,
@@ -373,7 +383,8 @@ impl Core {
         // With checksums the bytes themselves will tell.
         if !self.checksum && self.is_shifted(i, packet, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
-            if self.can_do_without(i) {
+            // Nor is anything dropped while a join decides whether it could come again.
+            if self.can_do_without(i) || self.is_undecided(i) {
                 return self.options_vanished(cx, i);
             }
             // A box that merges segments looks the same. What has no mapping is not taken, and
@@ -471,7 +482,7 @@ impl Core {
     }
 
     /// The stream offset that a mapping starts at.
-    fn data_offset(&self, mapping: &DssMapping) -> Option<u64> {
+    pub(crate) fn data_offset(&self, mapping: &DssMapping) -> Option<u64> {
         self.rcv_space
             .offset(mapping.dsn, mapping.wide, self.reassembly.nxt())
     }
@@ -533,7 +544,7 @@ impl Core {
     }
 
     /// In-order bytes of subflow `i`: mapped ones go to the stream.
-    fn on_data(&mut self, cx: &mut Cx<'_>, i: usize) {
+    pub(crate) fn on_data(&mut self, cx: &mut Cx<'_>, i: usize) {
         while let Some(chunk) = self.subflows[i].tcp.recv_pop() {
             let s = &mut self.subflows[i];
             s.totals.bytes_received += chunk.chain.len() as u64;

@@ -359,5 +359,6 @@ impl Core {
         if self.closing.closes_subflows(&self.reassembly) {
             self.subflows[i].close();
         }
+        self.join_is_decided(cx);
     }
 }

@@ -127,6 +127,7 @@ impl Core {
                     Some(reset_reason::MPTCP_SPECIFIC),
                     "MP_JOIN not acknowledged",
                 );
+                self.join_is_decided(cx);
             } else {
                 let wait = s.tcp.rto() * (1 << (sent + 1));
                 s.join_ack = Some((cx.now + wait, sent + 1));

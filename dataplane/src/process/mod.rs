@@ -10,6 +10,7 @@
 mod clients;
 mod ports;
 mod privileges;
+mod seccomp;
 mod serve;
 
 use std::os::fd::OwnedFd;
@@ -53,6 +54,9 @@ pub enum StartError {
     /// Privileges could not be dropped.
     #[error("cannot drop privileges: {0}")]
     Privileges(#[from] privileges::PrivilegeError),
+    /// System calls could not be filtered.
+    #[error("cannot filter system calls: {0}; the kernel needs CONFIG_SECCOMP_FILTER")]
+    Seccomp(#[from] seccompiler::Error),
     /// A thread, eventfd or random number could not be had.
     #[error("{0}")]
     System(#[from] std::io::Error),
@@ -91,6 +95,7 @@ impl Dataplane {
         let mut opened = ports::open(&setup, &fds)?;
         let heartbeat = ports::heartbeat(&setup, &fds)?;
         privileges::drop_all()?;
+        seccomp::confine()?;
 
         let workers = setup.cores.len();
         let epoch = Instant::now();

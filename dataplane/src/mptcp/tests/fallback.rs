@@ -371,10 +371,15 @@ fn segments_coalesced_with_the_first_ones_options() {
 
 /// Flips one payload byte of the `nth` data segment of the client, consistently.
 fn tampering(nth: usize) -> Middlebox {
+    tampering_with(CLIENT, nth)
+}
+
+/// The same of any host.
+fn tampering_with(from: usize, nth: usize) -> Middlebox {
     let mut n = 0;
     let mut victim = None;
     Box::new(move |p| {
-        if p.from != CLIENT || boxes::payload_len(p.bytes) == 0 {
+        if p.from != from || boxes::payload_len(p.bytes) == 0 {
             return true;
         }
         let packet = boxes::tcp(p.bytes);
@@ -452,4 +457,45 @@ fn rewritten_on_one_of_two(version: Version) {
     assert_eq!(net.hosts[SERVER].count(Counter::MPRstTx), reasons);
     assert_eq!(net.hosts[CLIENT].count(Counter::MPRstRx), reasons);
     assert_eq!(net.hosts[CLIENT].count(Counter::MPFailRx), 1);
+}
+
+/// Both ends find out while the first join is under way. The one that has answered it, and knows
+/// of no subflow yet, falls back; the one that asked has to wait what becomes of its question.
+#[test]
+fn payload_rewritten_both_ways_while_a_join_is_under_way() {
+    let (mut fell, mut went_on) = (0, 0);
+    for join_ms in 1..=16 {
+        for (up, down) in [(1, 1), (1, 2), (2, 1), (3, 3), (6, 2), (2, 6), (9, 9)] {
+            let slow = |delay| PathConfig {
+                rate: 1_000_000,
+                delay: Duration::from_millis(delay),
+                ..PathConfig::default()
+            };
+            let mut net = Net::new(10, vec![slow(5), slow(join_ms)]);
+            net.hosts[CLIENT].config.checksum = ChecksumPolicy::Always;
+            let mut tamper = [tampering_with(CLIENT, up), tampering_with(SERVER, down)];
+            net.middlebox = Some(Box::new(move |p| p.path != 0 || tamper[p.from](p)));
+            net.start(TestApp::sender(1, 300_000), TestApp::sender(2, 300_000));
+            let joins = |net: &mut Net| {
+                let info = net.hosts[CLIENT].info(net.now);
+                info.fully_established || !info.mptcp
+            };
+            net.run_until(LIMIT, joins);
+            let _ = net.join(1);
+            net.finish(LIMIT);
+            let what = format!("join {join_ms} ms, {up} {down}: {}", net.describe());
+            for (host, seed) in [(CLIENT, 2), (SERVER, 1)] {
+                let fallback = net.hosts[host].info(net.now).fallback.is_some();
+                let app = net.hosts[host].app();
+                assert_eq!(app.closed, Some(CloseReason::Finished), "{what}");
+                assert_eq!(app.received.len(), 300_000, "{what}");
+                let got = (0u64..).zip(&app.received);
+                let differing = got.filter(|(n, b)| byte_at(seed, *n) != **b).count();
+                assert!(differing <= usize::from(fallback), "{what}");
+                *(if fallback { &mut fell } else { &mut went_on }) += 1;
+            }
+            net.check_frames();
+        }
+    }
+    assert!(fell > 10 && went_on > 10, "{fell} {went_on}");
 }
