@@ -36,6 +36,11 @@ const fn mix(mut hash: u32) -> u32 {
 
 /// Writes the pattern from `offset` of the stream into `out`, one pass, and returns its sum.
 pub fn fill(offset: u64, out: &mut [u8]) -> Sum {
+    // Nearly always in one piece.
+    let piece = at(offset, out.len());
+    if piece.len() == out.len() {
+        return copy_and_sum(out, piece);
+    }
     let mut sum = Sum::default();
     let mut done = 0;
     while done < out.len() {

@@ -262,20 +262,8 @@ impl Tcp {
         let (seq, mss) = (self.snd_nxt, self.mss());
         self.started_sending(now);
         self.ecn.data_sent(seq);
-        let mut done = 0;
-        while done < len {
-            let part = (len - done).min(mss);
-            self.board.push(
-                now,
-                seq + done,
-                part,
-                dsn.wrapping_add(done.into()),
-                map,
-                false,
-            );
-            self.totals.segments_out += 1;
-            done += part;
-        }
+        let segments = self.board.push_run(now, seq, len, mss, dsn, map);
+        self.totals.segments_out += u64::from(segments);
         self.snd_nxt += len;
         self.silly_override = false;
         self.totals.bytes_out += u64::from(len);
