@@ -711,6 +711,18 @@ fn an_application_may_abort() {
 }
 
 #[test]
+fn small_segments_leave_in_bursts_of_as_many_frames_as_a_port_takes() {
+    // Odd: the client's port segments.
+    let narrow = PathConfig {
+        mtu: 400,
+        ..PathConfig::default()
+    };
+    let mut net = connected(33, vec![narrow], 3_000_000, 0);
+    net.complete(Duration::from_secs(30));
+    assert!(net.hosts[CLIENT].count(Counter::TxBursts) > 0);
+}
+
+#[test]
 fn a_smaller_path_mtu_costs_a_copy_and_no_data() {
     let mut net = connected(26, vec![slow()], 1_000_000, 0);
     net.run_for(Duration::from_millis(200));
