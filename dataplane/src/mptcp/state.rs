@@ -467,6 +467,9 @@ impl Core {
         {
             self.addresses.path_barred(s.tuple());
         }
+        if s.death.as_deref().is_some_and(|d| d.error == "closed") {
+            self.closing.subflow_closed();
+        }
         if !self.subflows.is_empty() {
             // Attempts that never come about do not keep the connection alive.
             let works = self.subflows.iter().any(|s| s.was_established);
