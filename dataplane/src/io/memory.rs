@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ModeGot, Port, PortCaps, PortStats, RxBatch, RxChecksum, Tx};
 use crate::buf::{Frame, FramePool, RegionHandle};
-use crate::offload::{BurstShape, segmentation};
+use crate::offload::{BURST_FRAMES_MAX, BurstShape, segmentation};
 
 /// Dimensions of a link.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -372,7 +372,11 @@ impl Port for MemoryPort {
             return Tx::NoCarrier;
         }
         self.burst.clear();
-        for (frame, range) in frames {
+        for (n, (frame, range)) in frames.enumerate() {
+            if n == BURST_FRAMES_MAX {
+                self.stats.tx_full += 1;
+                return Tx::Full;
+            }
             self.burst.extend_from_slice(&frame.packet()[range]);
         }
         let (headers, payload) = self.burst.split_at(shape.header_len);

@@ -111,6 +111,11 @@ impl Tcp {
         let had = room(self.snd_una, self.snd_wnd, self.snd_nxt);
         let has = room(seg.ack, window, self.snd_nxt);
         verdict.window_opened = had < mss && has > had;
+        let beyond = |fin: SeqNumber| fin >= self.snd_una + self.snd_wnd;
+        if verdict.window_opened && !self.fin_acked && self.fin_seq.is_some_and(beyond) {
+            // It was refused for want of a window, and its timeout has backed off.
+            self.recovery.probe_wanted = true;
+        }
         self.snd_wnd = window;
         self.snd_wnd_max = self.snd_wnd_max.max(window);
         self.snd_wl1 = seg.seq;

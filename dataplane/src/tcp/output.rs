@@ -83,11 +83,12 @@ impl Tcp {
             ) {
                 return None;
             }
-            if self.peer_room() == 0 {
+            if self.peer_room() == 0 && !self.fin_is_probe() {
                 self.update_persist(now);
                 return None;
             }
             let seq = self.snd_nxt;
+            self.timers.persist = None;
             self.fin_seq = Some(seq);
             self.started_sending(now);
             self.board.push(now, seq, 1, 0, MapRef::default(), true);
@@ -114,7 +115,7 @@ impl Tcp {
                 self.state,
                 State::FinWait1 | State::Closing | State::LastAck
             )
-            && self.peer_room() > 0;
+            && (self.peer_room() > 0 || self.fin_is_probe());
         front_of_queue || first
     }
 
