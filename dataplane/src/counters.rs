@@ -174,6 +174,8 @@ counters! {
     SubflowRecover,
     /// Subflow closed in order here that the peer did not close in time.
     SubflowFinTimeout,
+    /// Subflow reset while the connection closed: nothing was missing, and its path was dead.
+    SubflowCloseReset,
     /// Connection closed because its last subflow was gone for too long.
     SubflowlessTimeout,
     /// Connection closed because wrong checksums ended every new subflow before it moved a byte.

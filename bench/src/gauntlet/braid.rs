@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use braid_dataplane::mptcp::{CloseReason, Event, Findings};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::failure;
 use crate::testbed::daemon::{Connect, Service};
@@ -114,11 +114,12 @@ impl<'a> BraidEnd<'a> {
         for line in self.monitor.pending() {
             let told = |e| failure!("{e} in the event {line}");
             let mut value: Value = serde_json::from_str(&line).map_err(told)?;
-            let event = value["event"].take();
-            if event["event"].is_null() {
+            let fields = value["event"].take();
+            let Some(name) = fields["event"].as_str().map(str::to_owned) else {
                 // Of braidd, not of a connection.
                 continue;
-            }
+            };
+            let event = json!({ name: fields });
             let event: Event = serde_json::from_value(event).map_err(told)?;
             if matches!(event, Event::Closed { .. }) {
                 self.ended.get_or_insert_with(Instant::now);

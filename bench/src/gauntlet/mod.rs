@@ -106,6 +106,9 @@ pub struct Arguments {
     /// Directory of the documents
     #[arg(long, value_name = "DIR", requires = "merge")]
     write: Option<PathBuf>,
+    /// What the documents are to say of the runs that are merged
+    #[arg(long, value_name = "TEXT", requires = "merge")]
+    note: Option<String>,
 }
 
 /// Runs it as the command line wants it.
@@ -114,7 +117,8 @@ pub struct Arguments {
 /// Something that is needed is missing, or a document could not be written.
 pub fn run(arguments: &Arguments) -> io::Result<ExitCode> {
     if !arguments.merge.is_empty() {
-        return merge(&arguments.merge, arguments.write.as_deref());
+        let note = arguments.note.as_deref().unwrap_or_default();
+        return merge(&arguments.merge, note, arguments.write.as_deref());
     }
     let needed = [
         Requirement::Root,
@@ -444,7 +448,11 @@ fn normalizer(environment: &Environment, rounds: u32) -> io::Result<Vec<Round>> 
 }
 
 /// Merges what runs wrote: matrices, and rounds of the normalizer.
-fn merge(files: &[PathBuf], directory: Option<&std::path::Path>) -> io::Result<ExitCode> {
+fn merge(
+    files: &[PathBuf],
+    note: &str,
+    directory: Option<&std::path::Path>,
+) -> io::Result<ExitCode> {
     let machine = crate::benchmark::machine::Machine::here(&programs());
     let mut results = Results {
         measured: format!(
@@ -456,6 +464,10 @@ fn merge(files: &[PathBuf], directory: Option<&std::path::Path>) -> io::Result<E
         ),
         ..Results::default()
     };
+    if !note.is_empty() {
+        results.measured.push_str("\n\n");
+        results.measured.push_str(note);
+    }
     for path in files {
         let text = std::fs::read_to_string(path)?;
         match serde_json::from_str::<Vec<Round>>(&text) {

@@ -1,4 +1,4 @@
-//! Segments cut in two (D1 to D3; Click's SegSplit).
+//! Segments cut in two (D1 to D3; Click's SegSplit), or as often as an interface needs (D6).
 
 use braid_dataplane::time::Instant;
 
@@ -78,5 +78,37 @@ impl Rule for Split {
             }
             None => exit.send(toward, &s),
         }
+    }
+}
+
+/// Cuts what is longer than an interface's packets, as segmentation offload does: every part
+/// has all options.
+#[derive(Debug)]
+pub struct Resegment {
+    ip_len_max: usize,
+    way: Way,
+}
+
+impl Resegment {
+    /// For an interface whose packets have at most `ip_len_max` bytes.
+    #[must_use]
+    pub fn new(ip_len_max: usize, way: Way) -> Self {
+        Self { ip_len_max, way }
+    }
+}
+
+impl Rule for Resegment {
+    fn apply(&mut self, _: Instant, toward: Toward, s: Segment, exit: &mut Exit<'_>) {
+        let headers = s.ip_len() - s.payload.len();
+        let at = self.ip_len_max.saturating_sub(headers);
+        let mut rest = s;
+        while self.way.covers(toward)
+            && let Some((first, behind)) = rest.split(at)
+        {
+            exit.count("segmented");
+            exit.send(toward, &first);
+            rest = behind;
+        }
+        exit.send(toward, &rest);
     }
 }

@@ -20,7 +20,7 @@ use super::reset::{Blind, Inject, Reset};
 use super::rewrite::{Edit, Flip, Gateway};
 use super::rule::{Rule, Tcp, Way};
 use super::segment::{MSS, SACK, Segment, TIMESTAMPS};
-use super::split::{Keep, Split};
+use super::split::{Keep, Resegment, Split};
 use super::strip::{Leave, Strip, What, When};
 use super::tap::Tap;
 use super::window::{self, ShrinkGuard, Window};
@@ -359,6 +359,30 @@ fn a_split_segment_is_two_that_join_again() {
         );
         assert!(!parts[0].flags.contains(Flags::FIN) && parts[1].flags.contains(Flags::FIN));
     }
+}
+
+#[test]
+fn segmenting_again_keeps_every_byte_under_every_header() {
+    let s = seg(
+        100,
+        1,
+        Flags::ACK | Flags::FIN | Flags::PSH,
+        DSS,
+        b"abcdefghij",
+    );
+    let mut bench = Bench::new(Resegment::new(
+        s.ip_len() - s.payload.len() + 4,
+        Way::ToServer,
+    ));
+    let parts = bench.fwd(&s);
+    let payload: Vec<&[u8]> = parts.iter().map(|p| &p.payload[..]).collect();
+    assert_eq!(payload, [&b"abcd"[..], b"efgh", b"ij"]);
+    let seqs: Vec<u32> = parts.iter().map(|p| p.seq.0).collect();
+    assert_eq!(seqs, [100, 104, 108]);
+    assert!(parts.iter().all(Segment::has_mptcp));
+    let fins: Vec<bool> = (parts.iter().map(|p| p.flags.contains(Flags::FIN))).collect();
+    assert_eq!(fins, [false, false, true]);
+    assert_eq!(bench.rev(&s), [s]);
 }
 
 #[test]

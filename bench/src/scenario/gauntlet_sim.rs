@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use braid_dataplane::app::pattern;
+use braid_dataplane::app::pattern::Differences;
 use braid_dataplane::mptcp::{ChecksumPolicy, CloseReason, Event};
 use braid_dataplane::wire::types::AddressId;
 use clap::Args;
@@ -30,9 +30,6 @@ const BYTES_TWO_PATHS: u64 = 1_000_000;
 /// Virtual time after which a connection has stalled. Every timeout that ends a connection
 /// whose peer is gone (user timeout, close timeout, waiting for a subflow) is shorter.
 const LIMIT: Duration = Duration::from_secs(7_200);
-/// The largest mapping (RFC 8684 §3.3.1): one changed byte without a checksum cannot spoil
-/// more.
-const MAPPING_MAX: usize = 65_535;
 
 /// Options of the study.
 #[derive(Debug, Args)]
@@ -129,7 +126,7 @@ pub struct Case {
 pub fn cases(wanted: impl Fn(&Entry) -> bool) -> Vec<Case> {
     let mut cases = Vec::new();
     for entry in catalogue::catalogue().iter().filter(|e| wanted(e)) {
-        for variant in entry.variants.iter().filter(|v| v.simulated) {
+        for variant in entry.variants {
             for placement in entry.placements() {
                 for checksum in [false, true] {
                     cases.push(Case {
@@ -293,7 +290,9 @@ impl Case {
 
     /// Why what an application got cannot be right.
     fn wrong(&self, e: &Evidence, got: &Received) -> Option<String> {
-        let bad_at = pattern::check(0, &got.bytes).err();
+        let mut differences = Differences::default();
+        differences.take(0, &got.bytes);
+        let bad_at = differences.wrong.map(|(first, _)| first);
         let short = got.finished && (got.bytes.len() as u64) < got.sent;
         let long = (got.bytes.len() as u64) > got.sent;
         if bad_at.is_none() && !short && !long {
@@ -316,7 +315,7 @@ impl Case {
         }
         // Unnoticed without a checksum: nothing but the mappings that were changed, and their
         // neighbours when the length changed, may differ.
-        if !self.checksum && !short && !long && mappings_differing(&got.bytes) <= 2 * e.edits {
+        if !self.checksum && !short && !long && differences.stretches <= 2 * e.edits {
             return None;
         }
         Some(format!(
@@ -386,20 +385,6 @@ fn received(outcomes: &Outcomes, sent: u64, tap: &Streams) -> Received {
         finished: outcome.eof || outcome.closed == Some(CloseReason::Finished),
         forwarded,
     }
-}
-
-/// How many mappings it takes to cover all bytes that differ from the pattern.
-fn mappings_differing(bytes: &[u8]) -> u64 {
-    let differs = |(i, byte): (usize, &u8)| (pattern::at(i as u64, 1)[0] != *byte).then_some(i);
-    let mut mappings = 0;
-    let mut covered = 0;
-    for at in bytes.iter().enumerate().filter_map(differs) {
-        if at >= covered {
-            mappings += 1;
-            covered = at + MAPPING_MAX;
-        }
-    }
-    mappings
 }
 
 fn boxes(sim: &Sim, placement: Placement) -> BTreeMap<String, u64> {

@@ -127,13 +127,13 @@ pub(super) fn place(
     first: usize,
     entry: &'static Entry,
 ) -> Option<Boxes> {
-    let variants: Vec<_> = entry.variants.iter().filter(|v| v.simulated).collect();
+    let variants = entry.variants;
     let fits = |p: &Placement| (*p == Placement::One) == (paths == 1);
     let placements: Vec<Placement> = entry.placements().filter(fits).collect();
     if variants.is_empty() || placements.is_empty() {
         return None;
     }
-    let variant = variants[rng.random_range(0..variants.len())];
+    let variant = &variants[rng.random_range(0..variants.len())];
     let placement = placements[rng.random_range(0..placements.len())];
     let here = |link: usize| match placement {
         Placement::One | Placement::Both => true,

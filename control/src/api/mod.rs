@@ -5,6 +5,7 @@
 //! [`ApiRequest::Monitor`] it gets [`ApiReply::Event`] until it hangs up.
 
 mod client;
+mod flat;
 mod server;
 mod socket;
 
@@ -237,6 +238,7 @@ pub enum ApiEvent {
     /// From the dataplane.
     Dataplane {
         /// It.
+        #[serde(with = "flat")]
         event: DataplaneEvent,
     },
     /// A link of the dataplane changed.

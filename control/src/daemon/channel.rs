@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use braid_dataplane::control::transport::{self, Received, TransportError};
 use rustix::io::Errno;
@@ -16,6 +17,8 @@ use super::watch::watch;
 #[derive(Debug)]
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
+    /// Where messages arrive.
+    received: Mutex<Vec<u8>>,
 }
 
 impl Channel {
@@ -26,6 +29,7 @@ impl Channel {
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
             socket: watch(socket)?,
+            received: Mutex::default(),
         })
     }
 
@@ -55,8 +59,11 @@ impl Channel {
     /// # Errors
     /// See [`TransportError`].
     pub async fn receive<T: DeserializeOwned>(&self) -> Result<Received<T>, TransportError> {
-        self.wait(Interest::READABLE, |s| transport::receive(s.as_fd()))
-            .await
+        self.wait(Interest::READABLE, |s| {
+            let mut buffer = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+            transport::receive_into(s.as_fd(), &mut buffer)
+        })
+        .await
     }
 
     async fn wait<R>(

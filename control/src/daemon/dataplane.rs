@@ -64,7 +64,7 @@ impl Dataplane {
     /// Nobody listens on `path`.
     pub fn connect(
         path: &Path,
-        events: mpsc::UnboundedSender<DataplaneEvent>,
+        events: mpsc::UnboundedSender<Vec<DataplaneEvent>>,
     ) -> Result<Arc<Self>, DataplaneError> {
         let io = |e: rustix::io::Errno| DataplaneError::Connect(e.into());
         let socket = api::connect(path, true).map_err(io)?;
@@ -80,7 +80,7 @@ impl Dataplane {
         Ok(this)
     }
 
-    async fn read(self: Arc<Self>, events: mpsc::UnboundedSender<DataplaneEvent>) {
+    async fn read(self: Arc<Self>, events: mpsc::UnboundedSender<Vec<DataplaneEvent>>) {
         loop {
             let received = tokio::select! {
                 received = self.channel.receive::<Envelope<FromDataplane>>() => received,
@@ -103,12 +103,12 @@ impl Dataplane {
                 }
                 Ok((
                     Envelope {
-                        body: FromDataplane::Event(event),
+                        body: FromDataplane::Events(batch),
                         ..
                     },
                     _,
                 )) => {
-                    if events.send(event).is_err() {
+                    if events.send(batch).is_err() {
                         return;
                     }
                 }
@@ -215,7 +215,7 @@ mod tests {
         let path = dir.path().join("d.sock");
         let thread = fake(&path, |request| match request {
             Request::Subscribe => vec![
-                FromDataplane::Event(DataplaneEvent::Drained),
+                FromDataplane::Events(vec![DataplaneEvent::Drained]),
                 FromDataplane::Reply(Reply::Ok),
             ],
             Request::Connect { .. } => vec![FromDataplane::Reply(Reply::Connecting { token: 9 })],
@@ -226,7 +226,8 @@ mod tests {
         let (tx, mut rx) = mpsc::unbounded_channel();
         let dataplane = Dataplane::connect(&path, tx).unwrap();
         dataplane.order(Request::Subscribe).await.unwrap();
-        assert!(matches!(rx.recv().await, Some(DataplaneEvent::Drained)));
+        let told = rx.recv().await.unwrap();
+        assert!(matches!(told[..], [DataplaneEvent::Drained]));
         let refused = dataplane.order(Request::Shutdown).await.unwrap_err();
         assert_eq!(refused.to_string(), "no");
         drop(rx);

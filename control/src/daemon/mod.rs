@@ -178,12 +178,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let (event, ended) = match &mut daemon.running {
+        let (events, ended) = match &mut daemon.running {
             Some(running) => (Some(&mut running.events), Some(&mut running.process)),
             None => (None, None),
         };
         tokio::select! {
-            event = next_event(event) => daemon.on_dataplane_event(&event),
+            batch = next_events(events) => daemon.on_dataplane_events(batch),
             () = end_of(ended) => {
                 if daemon.on_dataplane_end() {
                     return Ok(());
@@ -207,13 +207,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     }
 }
 
-async fn next_event(
-    events: Option<&mut mpsc::UnboundedReceiver<DataplaneEvent>>,
-) -> DataplaneEvent {
+async fn next_events(
+    events: Option<&mut mpsc::UnboundedReceiver<Vec<DataplaneEvent>>>,
+) -> Vec<DataplaneEvent> {
     if let Some(events) = events
-        && let Some(event) = events.recv().await
+        && let Some(batch) = events.recv().await
     {
-        return event;
+        return batch;
     }
     // The end of the channel is not the end of the process, which is watched apart.
     std::future::pending().await
@@ -237,7 +237,10 @@ impl Drop for SocketFile {
 
 impl Daemon {
     fn tell(&self, event: ApiEvent) {
-        // Nobody listening is no error.
+        // Nobody listening is no error, and usual.
+        if self.monitors.receiver_count() == 0 {
+            return;
+        }
         let _ = self.monitors.send(Arc::new(api::stamp(event)));
     }
 
@@ -252,9 +255,15 @@ impl Daemon {
         }
     }
 
-    fn on_dataplane_event(&mut self, event: &DataplaneEvent) {
+    fn on_dataplane_events(&mut self, batch: Vec<DataplaneEvent>) {
         let now = Instant::now();
-        if let DataplaneEvent::Connection { worker, event, .. } = event {
+        for event in batch {
+            self.on_dataplane_event(now, event);
+        }
+    }
+
+    fn on_dataplane_event(&mut self, now: Instant, event: DataplaneEvent) {
+        if let DataplaneEvent::Connection { worker, event, .. } = &event {
             self.steering
                 .on_event(*worker, event, |local| self.mirror.ifindex_of(local));
             let mut commands = Vec::new();
@@ -300,12 +309,10 @@ impl Daemon {
             }
             self.carry_out(commands);
         }
-        if let DataplaneEvent::Lost { count } = event {
+        if let DataplaneEvent::Lost { count } = &event {
             tracing::warn!("{count} events of the dataplane were lost");
         }
-        self.tell(ApiEvent::Dataplane {
-            event: event.clone(),
-        });
+        self.tell(ApiEvent::Dataplane { event });
     }
 
     fn ours(&self, ifindex: u32) -> Option<&Attached> {
@@ -324,13 +331,6 @@ impl Daemon {
         }
     }
 
-    async fn on_netlink(&mut self, event: Option<RouteNetlinkMessage>) {
-        let changes = match self.netlink.follow(&mut self.mirror, event).await {
-            Ok(changes) => changes,
-            Err(e) => return tracing::warn!("{e}"),
-        };
-        let mut addresses = false;
-        for change in changes {
     /// Tells the dataplane what connections announce by themselves, if that has changed.
     async fn tell_announcements(&mut self) {
         let announcements = self.manager.announcements();
@@ -351,6 +351,13 @@ impl Daemon {
         }
     }
 
+    async fn on_netlink(&mut self, event: Option<RouteNetlinkMessage>) {
+        let changes = match self.netlink.follow(&mut self.mirror, event).await {
+            Ok(changes) => changes,
+            Err(e) => return tracing::warn!("{e}"),
+        };
+        let mut addresses = false;
+        for change in changes {
             match change {
                 Change::Link(link) => {
                     let Some(i) = self
@@ -418,7 +425,7 @@ impl Daemon {
             }
         }
         if addresses {
-            self.on_addresses();
+            self.on_addresses().await;
         }
     }
 
@@ -447,12 +454,13 @@ impl Daemon {
             .map_err(|e| e.to_string())
     }
 
-    fn on_addresses(&mut self) {
+    async fn on_addresses(&mut self) {
         let locals = interfaces::locals(&self.mirror, &self.interfaces);
         self.hold_ports();
         let mut commands = Vec::new();
         self.manager
             .on_locals(Instant::now(), locals, &mut commands);
+        self.tell_announcements().await;
         self.carry_out(commands);
     }
 
@@ -460,7 +468,6 @@ impl Daemon {
         if self.ours(ifindex).is_none() {
             return;
         }
-        self.tell_announcements().await;
         let key = (ifindex, address);
         let known = self.neighbours.get(&key);
         if known == Some(&mac) || (known.is_none() && self.neighbours.len() >= NEIGHBOURS_MAX) {
@@ -502,6 +509,7 @@ impl Daemon {
             self.manager.on_timer(now, &mut commands);
             self.carry_out(commands);
         }
+        self.tell_announcements().await;
         self.ports.expire(now, &self.steer);
         false
     }
@@ -509,7 +517,6 @@ impl Daemon {
     /// No new connections; the end of the dataplane will be ours.
     async fn drain(&mut self, timeout: Duration) {
         let now = Instant::now();
-        self.tell_announcements().await;
         // Asked twice: no more patience, what lives is reset.
         let timeout = match self.draining {
             Some(_) => Duration::ZERO,

@@ -26,7 +26,7 @@ const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) dataplane: Arc<Dataplane>,
-    pub(super) events: mpsc::UnboundedReceiver<DataplaneEvent>,
+    pub(super) events: mpsc::UnboundedReceiver<Vec<DataplaneEvent>>,
     pub(super) process: Process,
     pub(super) since: Instant,
 }

@@ -17,6 +17,9 @@ use super::plan::{Ends, Pair, wanted};
 /// again well within five seconds of being back.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// First pause of a path that worked and was the last: nothing else can go on meanwhile. A box
+/// that resets whatever is older than some packets leaves no subflow in peace for longer.
+const RETRY_ALONE: Duration = Duration::from_millis(200);
 /// How long an attempt may take before a fresh one replaces it: TCP's own SYN
 /// retransmissions back off (RFC 6298), and a path may come back in between.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -420,9 +423,14 @@ impl Manager {
             if worked && managed {
                 c.lost.insert(pair);
             }
+            let pause = if worked && c.subflows.is_empty() {
+                RETRY_ALONE
+            } else {
+                RETRY_FIRST
+            };
             let retry = c.retry.entry(pair).or_insert(Retry {
                 at: now,
-                pause: RETRY_FIRST,
+                pause,
                 attempts: 0,
             });
             retry.attempts += 1;

@@ -491,6 +491,21 @@ fn the_initial_path_is_joined_again_under_every_policy_but_none() {
 }
 
 #[test]
+fn the_last_path_is_joined_again_sooner() {
+    let mut h = Host::new(Policy::Announce, &[]);
+    h.established(false);
+    let mut id = 0;
+    for _ in 0..3 {
+        // Each time anew: it has worked.
+        assert_eq!(h.closed(id, A1, at(B1, 80), "reset by peer"), []);
+        let open = open(A1, at(B1, 80), 0, 0);
+        assert_eq!(h.wait(Duration::from_millis(300)), [(200, open)]);
+        id = h.joined(A1, at(B1, 80));
+        h.wait(Duration::from_secs(3));
+    }
+}
+
+#[test]
 fn an_attempt_that_fails_is_repeated_after_a_pause_and_rarely_if_it_never_worked() {
     let mut h = Host::new(Policy::Fullmesh, &[(A2, &["subflow"])]);
     assert_eq!(h.established(false).len(), 1);

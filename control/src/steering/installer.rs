@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Flow, Interface, Phase, Shared, Work};
-use crate::nic::rules::{self, FlowRules, Found, NoRules, Rule};
+use crate::nic::rules::{self, FlowRules, Found, NoRules, Rule, Table};
 
 /// Rules of ours on one interface, whatever it says it can hold.
 const RULES_MAX: u32 = 65_536;
@@ -25,6 +25,8 @@ struct Slots {
     open: bool,
     /// It has no rules, and will not have any.
     hopeless: bool,
+    /// Its first refusal was logged.
+    warned: bool,
     chooses: bool,
     /// How many rules of ours there may be.
     room: u32,
@@ -35,6 +37,27 @@ struct Slots {
 }
 
 impl Slots {
+    /// Takes a description; gives the table's size and how many rules others have.
+    fn take(&mut self, table: &Table) -> (u32, u32) {
+        let used: BTreeSet<u32> = table.used.iter().copied().collect();
+        // A driver forgets its rules when the feature is switched off.
+        self.ours.retain(|location, _| used.contains(location));
+        let others = count(used.len()) - count(self.ours.len());
+        self.room = match table.size {
+            0 => RULES_MAX,
+            size => size.saturating_sub(others).min(RULES_MAX),
+        };
+        self.chooses = table.chooses;
+        self.free = BTreeSet::new();
+        if !table.chooses {
+            // The last ones: where locations are priorities, others' rules win.
+            let room = usize::try_from(self.room).unwrap_or(usize::MAX);
+            let free = (0..table.size).rev().filter(|l| !used.contains(l));
+            self.free = free.take(room).collect();
+        }
+        (table.size, others)
+    }
+
     fn is_full(&self) -> bool {
         count(self.ours.len()) >= self.room || (!self.chooses && self.free.is_empty())
     }
@@ -136,30 +159,14 @@ impl<N: FlowRules> Installer<N> {
         let slots = &mut self.slots[interface];
         let usable = rules::usable(&self.nic, name, driver);
         slots.hopeless = matches!(&usable, Err(NoRules::Unsupported(_)));
-        let mut state = self.shared.lock();
-        let report = &mut state.reports[interface];
         slots.asked = Some(now);
         slots.open = usable.is_ok();
+        let usable = usable.map(|table| slots.take(&table));
+        let mut state = self.shared.lock();
+        let report = &mut state.reports[interface];
         match usable {
-            Ok(table) => {
-                let used: BTreeSet<u32> = table.used.into_iter().collect();
-                // A driver forgets its rules when the feature is switched off.
-                slots.ours.retain(|location, _| used.contains(location));
-                report.table = table.size;
-                report.others = count(used.len()) - count(slots.ours.len());
-                slots.room = match table.size {
-                    0 => RULES_MAX,
-                    size => size.saturating_sub(report.others).min(RULES_MAX),
-                };
-                slots.chooses = table.chooses;
-                slots.free = if table.chooses {
-                    BTreeSet::new()
-                } else {
-                    // The last ones: where locations are priorities, others' rules win.
-                    let room = usize::try_from(slots.room).unwrap_or(usize::MAX);
-                    let free = (0..table.size).rev().filter(|l| !used.contains(l));
-                    free.take(room).collect()
-                };
+            Ok((size, others)) => {
+                (report.table, report.others) = (size, others);
                 report.reason = None;
             }
             Err(why) => {
@@ -174,7 +181,8 @@ impl<N: FlowRules> Installer<N> {
     }
 
     fn install(&mut self, flow: Flow, now: Instant) {
-        let Some(entry) = self.shared.lock().flows.get(&flow).copied() else {
+        let entry = self.shared.lock().flows.get(&flow).copied();
+        let Some(entry) = entry.filter(|e| e.phase == Phase::Waiting) else {
             // It is gone already.
             return;
         };
@@ -188,9 +196,11 @@ impl<N: FlowRules> Installer<N> {
             Outcome::Placed(location) => {
                 report.reason = None;
                 match state.flows.get_mut(&flow) {
-                    Some(entry) => entry.phase = Phase::Placed(location),
-                    // It went meanwhile.
-                    None => state.work.push_front(Work::Remove {
+                    Some(now) if (now.phase, now.queue) == (Phase::Waiting, entry.queue) => {
+                        now.phase = Phase::Placed(location);
+                    }
+                    // It went meanwhile, and may have come back for another queue.
+                    _ => state.work.push_front(Work::Remove {
                         interface,
                         location,
                         rule: entry.rule(&flow),
@@ -210,7 +220,7 @@ impl<N: FlowRules> Installer<N> {
                 state.flows.remove(&flow);
             }
             Outcome::Refused(reason) => {
-                if report.refused == 0 {
+                if !std::mem::replace(&mut self.slots[interface].warned, true) {
                     tracing::warn!("{name}: no ntuple rules: {reason}");
                 }
                 report.refused += 1;

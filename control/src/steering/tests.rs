@@ -250,6 +250,7 @@ fn what_needs_no_rule_gets_none() {
         mptcp: true,
         checksum: false,
         deny_join_initial: false,
+        announced: Vec::new(),
     };
     let mut b = Bench::of_size(16);
     b.event(0, &established(true));
@@ -318,6 +319,29 @@ fn who_goes_while_the_driver_is_asked_leaves_nothing() {
     }));
     b.event(0, &joined(1, 1));
     assert_eq!(fake.nic().inserts, 1);
+    assert_eq!((fake.steered(), b.report().rules), (vec![], 0));
+}
+
+#[test]
+fn who_comes_back_while_the_driver_is_asked_has_one_rule() {
+    let fake = Fake::new(16);
+    let mut b = Bench::new(fake.clone(), &[0, 1, 2, 3], 2);
+    let shared = b.steering.shared.clone();
+    fake.nic().inserting = Some(Box::new(move || {
+        let mut state = shared.lock();
+        let (flow, mut entry) = state
+            .flows
+            .first_key_value()
+            .map(|(f, e)| (*f, *e))
+            .unwrap();
+        state.remove(&flow);
+        entry.queue += 2;
+        state.flows.insert(flow, entry);
+        state.work.push_back(Work::Install(flow));
+    }));
+    b.event(0, &joined(1, 1));
+    assert_eq!(fake.steered(), [(15, 1, 2)]);
+    b.event(0, &closed(1));
     assert_eq!((fake.steered(), b.report().rules), (vec![], 0));
 }
 

@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::pattern;
+use super::pattern::Differences;
 use super::source::Source;
 use crate::checksum::Sum;
 use crate::mptcp::{Application, Findings, RecvStream, SendState};
@@ -14,7 +14,7 @@ pub struct Exchange {
     source: Source,
     received: u64,
     hash: Sha256,
-    wrong: Option<(u64, u64)>,
+    differences: Differences,
     eof: bool,
 }
 
@@ -26,7 +26,7 @@ impl Exchange {
             source: Source::new(Some(bytes)),
             received: 0,
             hash: Sha256::new(),
-            wrong: None,
+            differences: Differences::default(),
             eof: false,
         }
     }
@@ -34,14 +34,7 @@ impl Exchange {
     /// Takes the next bytes of the peer's stream.
     fn take(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
-        if pattern::check(self.received, bytes).is_err() {
-            for (at, byte) in (self.received..).zip(bytes) {
-                if pattern::at(at, 1)[0] != *byte {
-                    let first = self.wrong.map_or(at, |(first, _)| first);
-                    self.wrong = Some((first, at));
-                }
-            }
-        }
+        self.differences.take(self.received, bytes);
         self.received += bytes.len() as u64;
     }
 }
@@ -76,7 +69,8 @@ impl Application for Exchange {
         Some(Findings {
             received: self.received,
             eof: self.eof,
-            wrong: self.wrong,
+            wrong: self.differences.wrong,
+            stretches: self.differences.stretches,
             sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
@@ -84,6 +78,7 @@ impl Application for Exchange {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pattern;
     use super::*;
 
     fn told(pieces: &[&[u8]]) -> Findings {

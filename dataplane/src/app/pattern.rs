@@ -36,6 +36,11 @@ const fn mix(mut hash: u32) -> u32 {
 
 /// Writes the pattern from `offset` of the stream into `out`, one pass, and returns its sum.
 pub fn fill(offset: u64, out: &mut [u8]) -> Sum {
+    // Nearly always in one piece.
+    let piece = at(offset, out.len());
+    if piece.len() == out.len() {
+        return copy_and_sum(out, piece);
+    }
     let mut sum = Sum::default();
     let mut done = 0;
     while done < out.len() {
@@ -73,10 +78,59 @@ pub fn check(offset: u64, bytes: &[u8]) -> Result<(), u64> {
     Ok(())
 }
 
+/// The largest mapping (RFC 8684 §3.3.1): without a checksum, as much may be spoiled unnoticed
+/// by a single change.
+pub const STRETCH: u64 = 65_535;
+
+/// Where a stream differs from the pattern, from its start on.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub struct Differences {
+    /// First and last byte that differ.
+    pub wrong: Option<(u64, u64)>,
+    /// How many stretches of [`STRETCH`] bytes it takes to cover all that differ.
+    pub stretches: u64,
+    covered: u64,
+}
+
+impl Differences {
+    /// The stream goes on with these bytes, from this offset.
+    pub fn take(&mut self, offset: u64, bytes: &[u8]) {
+        if check(offset, bytes).is_ok() {
+            return;
+        }
+        for (here, byte) in (offset..).zip(bytes) {
+            if at(here, 1)[0] == *byte {
+                continue;
+            }
+            let first = self.wrong.map_or(here, |(first, _)| first);
+            self.wrong = Some((first, here));
+            if here >= self.covered {
+                self.stretches += 1;
+                self.covered = here + STRETCH;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checksum;
+
+    #[test]
+    fn differences_are_counted_in_stretches() {
+        let mut bytes = vec![0; 300_000];
+        fill(0, &mut bytes);
+        let mut differences = Differences::default();
+        for at in [1_000, 66_534, 66_535, 250_000] {
+            bytes[at] ^= 1;
+        }
+        for (n, piece) in bytes.chunks(70_000).enumerate() {
+            differences.take(n as u64 * 70_000, piece);
+        }
+        assert_eq!(differences.wrong, Some((1_000, 250_000)));
+        assert_eq!(differences.stretches, 3);
+    }
 
     #[test]
     fn pieces_agree_with_the_whole_over_the_wrap() {

@@ -148,6 +148,44 @@ impl Word {
     }
 }
 
+/// Frames ready to be allocated: a stack with a place for every frame of its pool. It never
+/// grows, so a push is a store and no call, in the drop of every frame.
+pub(super) struct FreeList {
+    slots: Box<[u32]>,
+    len: usize,
+}
+
+impl FreeList {
+    fn full(slots: Box<[u32]>) -> Self {
+        Self {
+            len: slots.len(),
+            slots,
+        }
+    }
+
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(super) fn pop(&mut self) -> Option<u32> {
+        let top = self.len.checked_sub(1)?;
+        self.len = top;
+        self.slots.get(top).copied()
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, index: u32) {
+        let slot = self.slots.get_mut(self.len);
+        debug_assert!(slot.is_some(), "a frame was freed twice");
+        if let Some(slot) = slot {
+            *slot = index;
+            self.len += 1;
+        }
+    }
+}
+
 /// One pool's part of the arena.
 #[repr(align(128))] // two cache lines: adjacent-line prefetch pairs them
 pub(super) struct Home {
@@ -155,7 +193,7 @@ pub(super) struct Home {
     pub(super) owner: AtomicUsize,
     /// LIFO. Touched only by the adopting thread; before adoption, only through the
     /// pool handle, which is `!Sync`.
-    pub(super) free: UnsafeCell<Vec<u32>>,
+    pub(super) free: UnsafeCell<FreeList>,
     /// Frames freed elsewhere. As large as the pool, and a frame is in it at most once.
     pub(super) returned: ArrayQueue<u32>,
     pub(super) first: u32,
@@ -222,7 +260,7 @@ impl Arena {
         for (home, &count) in (0u32..).zip(pools) {
             assert!(count > 0, "a pool cannot be empty");
             // Lowest index on top: a fresh pool hands frames out in address order.
-            let free: Vec<u32> = (first..first + count).rev().collect();
+            let free = FreeList::full((first..first + count).rev().collect());
             words.extend((0..count).map(|_| AtomicU32::new(Word::new(home).0)));
             homes.push(Home {
                 owner: AtomicUsize::new(0),

@@ -51,6 +51,7 @@ impl Chain {
     }
 
     /// Appends a piece; an empty one is dropped.
+    #[inline]
     pub fn push(&mut self, piece: Piece) {
         if !piece.is_empty() {
             self.len += piece.len();

@@ -122,6 +122,26 @@ impl Frame {
         Some(unsafe { slice::from_raw_parts_mut(at.as_ptr(), capacity) })
     }
 
+    /// Writes the packet: `write` gets the frame's bytes from the packet's start on and
+    /// returns the packet's length. False, and nothing happens, while in flight.
+    ///
+    /// # Panics
+    /// If the length exceeds [`Frame::capacity`].
+    #[inline]
+    pub fn write(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> bool {
+        let Some(buffer) = self.buffer_mut() else {
+            return false;
+        };
+        let capacity = buffer.len();
+        let n = write(buffer);
+        assert!(n <= capacity, "packet of {n} bytes does not fit its frame");
+        // `n <= capacity`, a u32.
+        self.len = n as u32;
+        // SAFETY: `&mut self`, no ring refers to the frame, and it fits (above).
+        unsafe { self.arena().resized(self.index, self.start, self.len) };
+        true
+    }
+
     /// Sets the packet's length. Ignored while in flight.
     ///
     /// # Panics

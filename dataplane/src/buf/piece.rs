@@ -41,6 +41,7 @@ impl Piece {
     ///
     /// # Panics
     /// If the range does not lie in the packet.
+    #[inline]
     #[must_use]
     pub fn from_frame(frame: Frame, range: Range<usize>, sum: Option<Sum>) -> Self {
         assert!(

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use serde::{Deserialize, Serialize};
 
-use super::arena::{Arena, HEADROOM_BYTES, HeapRegion, Home, Region, Word, thread_tag};
+use super::arena::{Arena, FreeList, HEADROOM_BYTES, HeapRegion, Home, Region, Word, thread_tag};
 use super::frame::Frame;
 use super::handle::RegionHandle;
 
@@ -112,7 +112,7 @@ impl FramePool {
     /// The free list, if this thread may touch it.
     #[inline]
     #[allow(clippy::mut_from_ref)] // `Cell`-like: see SAFETY
-    fn free(&self) -> Option<&mut Vec<u32>> {
+    fn free(&self) -> Option<&mut FreeList> {
         let home = self.home();
         let owner = home.owner.load(Ordering::Relaxed);
         if owner != 0 && owner != thread_tag() {
@@ -144,6 +144,39 @@ impl FramePool {
     /// Takes the frame that was freed last. Empty packet, at the pool's TX offset.
     #[inline]
     pub fn alloc(&self) -> Option<Frame> {
+        let index = self.take()?;
+        let arena = self.arena();
+        let start = arena.tx_offset;
+        // SAFETY: `take` made it ours alone; an empty packet at `start` lies in the frame.
+        unsafe {
+            arena.resized(index, start, 0);
+            Some(Frame::new(self.arena, index, start, 0))
+        }
+    }
+
+    /// As [`FramePool::alloc`], with a copy of `packet`. None also if it does not fit.
+    #[inline]
+    pub fn alloc_copy(&self, packet: &[u8]) -> Option<Frame> {
+        let len = u32::try_from(packet.len()).ok()?;
+        if len > self.packet_room() {
+            return None;
+        }
+        let index = self.take()?;
+        let arena = self.arena();
+        let start = arena.tx_offset;
+        let to = arena.byte(index, start);
+        // SAFETY: `take` made the frame ours alone, so nobody reads or writes it, and `packet`
+        // is not in it; `len` bytes from `start` lie in it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(packet.as_ptr(), to.as_ptr(), packet.len());
+            arena.resized(index, start, len);
+            Some(Frame::new(self.arena, index, start, len))
+        }
+    }
+
+    /// Takes a frame off the free list; from now on it is ours, and the caller makes the token.
+    #[inline]
+    fn take(&self) -> Option<u32> {
         let index = match self.free()?.pop() {
             Some(index) => index,
             None => self.alloc_returned()?,
@@ -156,14 +189,9 @@ impl FramePool {
             debug_assert!(false, "frame {index} on the free list is not free");
             return None;
         }
+        // It was FREE and on our list, so no token and no ring has it.
         word.store(now.at(Word::OURS).0, Ordering::Relaxed);
-        let start = arena.tx_offset;
-        // SAFETY: it was FREE and on our list, so no token and no ring has it; `start`
-        // lies in the frame.
-        unsafe {
-            arena.resized(index, start, 0);
-            Some(Frame::new(self.arena, index, start, 0))
-        }
+        Some(index)
     }
 
     #[cold]

@@ -129,6 +129,13 @@ impl Sum {
         Self(add(self.0, fold(value)))
     }
 
+    /// Adds the sum of so many words that is not folded: fields of 16 bits, just added up.
+    #[inline]
+    #[must_use]
+    pub const fn add_words(self, words: u64) -> Self {
+        Self(fold(self.0 as u64 + words))
+    }
+
     /// Adds bytes that start at an even offset.
     #[inline]
     #[must_use]

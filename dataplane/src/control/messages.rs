@@ -10,7 +10,7 @@ pub use crate::mptcp::{Announcement, ChecksumPolicy, ConnInfo, Event, SchedulerK
 pub use crate::tcp::{CongestionKind, EcnPolicy};
 
 /// Wire version of these messages; both sides refuse another one.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Connections reported by one [`Reply::Conns`] at the most: a reply is one datagram.
 pub const CONNS_PER_REPLY: usize = 12;
@@ -462,9 +462,10 @@ pub struct PoolReport {
     pub frames: crate::buf::FrameAccounting,
 }
 
-/// Unasked, to subscribers.
+/// Unasked, to subscribers. Several for every connection that comes and goes: in the form that
+/// is read fastest, a name with its contents.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum DataplaneEvent {
     /// About a connection: mptcpd's callback set.
     Connection {
@@ -473,7 +474,6 @@ pub enum DataplaneEvent {
         /// Service or active open.
         service: String,
         /// What happened.
-        #[serde(flatten)]
         event: Event,
     },
     /// Events were lost because the reader was too slow.
@@ -491,6 +491,6 @@ pub enum DataplaneEvent {
 pub enum FromDataplane {
     /// To a request.
     Reply(Reply),
-    /// Unasked.
-    Event(DataplaneEvent),
+    /// Unasked, oldest first.
+    Events(Vec<DataplaneEvent>),
 }

@@ -58,10 +58,30 @@ pub fn send<T: Serialize>(
     message: &T,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), TransportError> {
+    send_bytes(socket, &encode(message)?, fds)
+}
+
+/// A message as it is sent.
+///
+/// # Errors
+/// [`TransportError::TooLarge`].
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, TransportError> {
     let bytes = serde_json::to_vec(message)?;
     if bytes.len() > MESSAGE_MAX_BYTES {
         return Err(TransportError::TooLarge(bytes.len()));
     }
+    Ok(bytes)
+}
+
+/// Sends what [`encode`] made.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_bytes(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), TransportError> {
     if fds.len() > FDS_MAX {
         return Err(TransportError::TooManyFds(fds.len()));
     }
@@ -73,7 +93,7 @@ pub fn send<T: Serialize>(
     match rustix::io::retry_on_intr(|| {
         sendmsg(
             socket,
-            &[IoSlice::new(&bytes)],
+            &[IoSlice::new(bytes)],
             &mut control,
             SendFlags::NOSIGNAL,
         )
@@ -92,11 +112,23 @@ pub type Received<T> = (T, Vec<OwnedFd>);
 /// # Errors
 /// See [`TransportError`]; `would_block` when the socket is non-blocking and empty.
 pub fn receive<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> Result<Received<T>, TransportError> {
-    let mut bytes = vec![0u8; MESSAGE_MAX_BYTES];
+    receive_into(socket, &mut Vec::new())
+}
+
+/// As [`receive`], by way of a buffer that is kept: whoever receives often would clear a new
+/// one of [`MESSAGE_MAX_BYTES`] each time.
+///
+/// # Errors
+/// As [`receive`].
+pub fn receive_into<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    bytes: &mut Vec<u8>,
+) -> Result<Received<T>, TransportError> {
+    bytes.resize(MESSAGE_MAX_BYTES, 0);
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = rustix::io::retry_on_intr(|| {
-        let mut iov = [IoSliceMut::new(&mut bytes)];
+        let mut iov = [IoSliceMut::new(bytes)];
         recvmsg(socket, &mut iov, &mut control, RecvFlags::CMSG_CLOEXEC)
     });
     let message = match message {

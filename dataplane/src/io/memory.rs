@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::{ModeGot, Port, PortCaps, PortStats, RxBatch, RxChecksum, Tx};
 use crate::buf::{Frame, FramePool, RegionHandle};
-use crate::offload::{BurstShape, segmentation};
+use crate::offload::{BURST_FRAMES_MAX, BurstShape, segmentation};
 
 /// Dimensions of a link.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -86,8 +86,9 @@ struct Incoming {
     taken: Vec<Packet>,
 }
 
-/// The two ends of one direction.
-fn lane(config: MemoryConfig, batch: usize) -> (Outgoing, Incoming) {
+/// The two ends of one direction, which move packets at once: `put` of them at the one end,
+/// `taken` at the other.
+fn lane(config: MemoryConfig, put: usize, taken: usize) -> (Outgoing, Incoming) {
     let size = config.tx_ring.max(1) as usize;
     let lane = Arc::new(Lane::default());
     lock(&lane.packets).reserve(size);
@@ -97,12 +98,12 @@ fn lane(config: MemoryConfig, batch: usize) -> (Outgoing, Incoming) {
         spare: (0..size)
             .map(|_| vec![0; config.packet_bytes as usize].into())
             .collect(),
-        staged: Vec::with_capacity(batch),
-        batch,
+        staged: Vec::with_capacity(put),
+        batch: put,
     };
     let incoming = Incoming {
         lane,
-        batch,
+        batch: taken,
         arrived: VecDeque::with_capacity(size),
         taken: Vec::with_capacity(size),
     };
@@ -189,22 +190,26 @@ impl Incoming {
                 return None;
             }
             let mut packets = lock(&self.lane.packets);
-            let count = packets.len().min(self.batch);
-            self.arrived.extend(packets.drain(..count));
+            if packets.len() <= self.batch {
+                std::mem::swap(&mut *packets, &mut self.arrived);
+            } else {
+                self.arrived.extend(packets.drain(..self.batch));
+            }
             if !packets.is_empty() {
                 self.lane.has_packets.store(true, Ordering::Release);
             }
         }
         let packet = self.arrived.pop_front()?;
-        let result = match &packet {
-            Packet::Copied { bytes, len } => read(&bytes[..*len]),
+        let bytes = match &packet {
+            Packet::Copied { bytes, len } => &bytes[..*len],
             &Packet::InFlight { index, start, len } => {
                 let region = self.lane.region.get()?;
                 // SAFETY: `refer` made the lane refer to the frame of this region, with
                 // these bounds; it completes what comes back by `taken`, which is below.
-                read(unsafe { region.in_flight(index, start, len) })
+                unsafe { region.in_flight(index, start, len) }
             }
         };
+        let result = read(bytes);
         self.taken.push(packet);
         Some(result)
     }
@@ -240,8 +245,8 @@ pub struct Wire {
 /// Two ports, connected.
 #[must_use]
 pub fn pair(config: MemoryConfig) -> (MemoryPort, MemoryPort) {
-    let (to_b, from_a) = lane(config, BATCH);
-    let (to_a, from_b) = lane(config, BATCH);
+    let (to_b, from_a) = lane(config, BATCH, usize::MAX);
+    let (to_a, from_b) = lane(config, BATCH, usize::MAX);
     (
         MemoryPort::new(to_b, from_b, config),
         MemoryPort::new(to_a, from_a, config),
@@ -264,8 +269,8 @@ impl MemoryPort {
     /// once.
     #[must_use]
     pub fn detached(config: MemoryConfig) -> (Self, Wire) {
-        let (to_wire, from_port) = lane(config, 1);
-        let (to_port, from_wire) = lane(config, 1);
+        let (to_wire, from_port) = lane(config, 1, 1);
+        let (to_port, from_wire) = lane(config, 1, 1);
         let wire = Wire {
             incoming: from_port,
             outgoing: to_port,
@@ -276,6 +281,10 @@ impl MemoryPort {
     /// Copies a packet into frames. False if the pool has not enough of them.
     fn receive(pool: &FramePool, bytes: &[u8], out: &mut RxBatch) -> bool {
         let room = pool.packet_room() as usize;
+        if (1..=room).contains(&bytes.len()) {
+            let frame = pool.alloc_copy(bytes);
+            return frame.map(|frame| out.push(frame, false)).is_some();
+        }
         let pieces = bytes.len().div_ceil(room).max(1);
         if (pool.available() as usize) < pieces {
             pool.collect_returned();
@@ -284,13 +293,9 @@ impl MemoryPort {
             }
         }
         for (n, piece) in bytes.chunks(room).enumerate() {
-            let Some(mut frame) = pool.alloc() else {
+            let Some(frame) = pool.alloc_copy(piece) else {
                 return false;
             };
-            if let Some(buffer) = frame.buffer_mut() {
-                buffer[..piece.len()].copy_from_slice(piece);
-            }
-            frame.set_len(piece.len());
             out.push(frame, n + 1 < pieces);
         }
         true
@@ -312,16 +317,18 @@ impl Port for MemoryPort {
 
     fn rx_burst(&mut self, pool: &FramePool, out: &mut RxBatch) -> usize {
         let before = out.len();
+        let Self {
+            incoming, stats, ..
+        } = self;
         while out.room() > 0 {
-            let incoming = &mut self.incoming;
             let taken = incoming.take(|bytes| (bytes.len(), Self::receive(pool, bytes, out)));
             match taken {
                 None => break,
                 Some((len, true)) => {
-                    self.stats.rx_packets += 1;
-                    self.stats.rx_bytes += len as u64;
+                    stats.rx_packets += 1;
+                    stats.rx_bytes += len as u64;
                 }
-                Some((_, false)) => self.stats.rx_no_frame += 1,
+                Some((_, false)) => stats.rx_no_frame += 1,
             }
         }
         self.incoming.give_back();
@@ -365,7 +372,11 @@ impl Port for MemoryPort {
             return Tx::NoCarrier;
         }
         self.burst.clear();
-        for (frame, range) in frames {
+        for (n, (frame, range)) in frames.enumerate() {
+            if n == BURST_FRAMES_MAX {
+                self.stats.tx_full += 1;
+                return Tx::Full;
+            }
             self.burst.extend_from_slice(&frame.packet()[range]);
         }
         let (headers, payload) = self.burst.split_at(shape.header_len);

@@ -232,7 +232,8 @@ pub trait Port {
 
     /// Queues a burst that the port segments: `shape` says how, the frames are its bytes in
     /// order, headers first. Only for ports whose [`PortCaps::tx_segment_bytes`] is not 0,
-    /// with frames of `pool`'s region, and no longer than that.
+    /// with frames of `pool`'s region, at most
+    /// [`BURST_FRAMES_MAX`](crate::offload::BURST_FRAMES_MAX), and no longer than that.
     fn tx_burst<'f>(
         &mut self,
         pool: &FramePool,

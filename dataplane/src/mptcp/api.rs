@@ -235,6 +235,9 @@ pub struct Findings {
     pub eof: bool,
     /// Stream offsets of the first and the last byte that was not the expected one.
     pub wrong: Option<(u64, u64)>,
+    /// How many stretches of 65,535 bytes, the longest mapping, it takes to cover all such.
+    #[serde(default)]
+    pub stretches: u64,
     /// SHA-256 of them all, in hexadecimal.
     pub sha256: String,
 }

@@ -5,10 +5,10 @@ use core::time::Duration;
 use super::api::{CloseReason, Cx, SubflowId};
 use super::reassembly::Reassembly;
 use super::state::{Core, Mode};
-use super::subflow::Phase;
+use super::subflow::{Phase, Subflow};
 use crate::counters::Counter;
 use crate::time::{Instant, earlier};
-use crate::wire::mptcp::MptcpOption;
+use crate::wire::mptcp::{MptcpOption, reset_reason};
 
 /// MP_FASTCLOSE on an ACK is sent at most this often (RFC 8684 §3.5 recommends 3
 /// retransmissions), then on a RST.
@@ -22,6 +22,8 @@ pub(crate) struct Closing {
     fin_acked: bool,
     /// Subflows have been told to close.
     subflows_closed: bool,
+    /// One of them has: the peer has our last DATA_ACK.
+    one_closed: bool,
     /// A local close is to become an abort then.
     pub(crate) deadline: Option<Instant>,
     /// The connection closes whatever the application says.
@@ -60,6 +62,11 @@ impl Closing {
 
     pub(crate) fn is_finished(&self, rx: &Reassembly) -> bool {
         self.closes_subflows(rx)
+    }
+
+    /// A subflow was closed in order, both ways.
+    pub(crate) fn subflow_closed(&mut self) {
+        self.one_closed |= self.subflows_closed;
     }
 
     /// A DATA_ACK, as a stream offset. The DATA_FIN takes one number.
@@ -220,8 +227,32 @@ impl Core {
                         s.close();
                     }
                 }
+                self.reset_dead_paths(cx);
                 self.finish_when_read();
             }
+        }
+    }
+
+    /// Everything has arrived, and subflows close. One whose path is dead is not waited for
+    /// until TCP gives it up (RFC 8684 §3.3.3 allows a RST where data is outstanding, and
+    /// shorter timeouts for the rest), except for the last: its FIN has our last DATA_ACK.
+    fn reset_dead_paths(&mut self, cx: &mut Cx<'_>) {
+        let works = |s: &Subflow| s.is_established() && s.death.is_none() && !s.impaired();
+        if !self.closing.one_closed && !self.subflows.iter().any(works) {
+            return;
+        }
+        for i in 0..self.subflows.len() {
+            let s = &self.subflows[i];
+            if !s.stale || s.death.is_some() {
+                continue;
+            }
+            let (reason, error) = if s.sent.is_empty() {
+                (reset_reason::BAD_PERFORMANCE, "not closed by peer")
+            } else {
+                (reset_reason::TOO_MUCH_DATA, "too much outstanding data")
+            };
+            cx.counters.inc(Counter::SubflowCloseReset);
+            self.kill(i, Some(reason), error);
         }
     }
 

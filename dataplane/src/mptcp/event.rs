@@ -20,7 +20,7 @@ pub struct Announcement {
 /// One thing that happened to a connection. `token` is the connection's own token; plain
 /// TCP connections have a locally unique number in its place.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A connection exists; its handshake is not complete.
     Created {

@@ -375,7 +375,11 @@ impl Core {
         self.fall_back(cx, i, reason);
         self.mute = true;
         self.infinite_map_due = false;
-        self.subflows[i].fail = None;
+        let s = &mut self.subflows[i];
+        s.fail = None;
+        // What is outstanding was lost with its options, and timeouts have backed off
+        // meanwhile, on both sides: bare it need not wait for the next one, which lifts this.
+        s.tcp.limit_backoff(cx.now, Some(Duration::ZERO));
     }
 
     /// Bytes arrived that no mapping covers, and mapped ones behind them. On the only

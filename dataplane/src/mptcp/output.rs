@@ -50,6 +50,29 @@ pub(crate) struct Plan {
     sum: Sum,
 }
 
+/// Fills `out` as far as the application has something to give, which may take several calls.
+#[inline]
+fn fill_whole(
+    rx: &mut RecvStream,
+    out: &mut [u8],
+    fill: &mut impl FnMut(&mut RecvStream, &mut [u8]) -> (usize, Sum),
+) -> (usize, Sum) {
+    let want = out.len();
+    let (mut n, mut sum) = fill(rx, out);
+    debug_assert!(n <= want, "filled more than there is room");
+    n = n.min(want);
+    while n > 0 && n < want {
+        let (more, part) = fill(rx, &mut out[n..]);
+        debug_assert!(more <= want - n, "filled more than there is room");
+        if more == 0 {
+            break;
+        }
+        sum = sum.combine(part, n % 2 == 1);
+        n = (n + more).min(want);
+    }
+    (n, sum)
+}
+
 /// What became of a data segment.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
@@ -232,26 +255,19 @@ impl Core {
                 *full = true;
                 break;
             };
-            let behind = plan.header_len..plan.header_len + want;
-            let Some(out) = frame.buffer_mut().and_then(|b| b.get_mut(behind)) else {
-                debug_assert!(false, "a fresh frame has no room for a segment");
-                break;
-            };
-            // An application that gives little at a time fills a frame in several calls.
             let (mut n, mut sum) = (0, Sum::ZERO);
-            while n < want {
-                let (more, part) = fill(&mut self.rx, &mut out[n..]);
-                debug_assert!(more <= want - n, "filled more than there is room");
-                if more == 0 {
-                    break;
-                }
-                sum = sum.combine(part, n % 2 == 1);
-                n = (n + more).min(want);
-            }
+            frame.write(|buffer| {
+                let Some(out) = buffer.get_mut(plan.header_len..plan.header_len + want) else {
+                    debug_assert!(false, "a fresh frame has no room for a segment");
+                    return 0;
+                };
+                (n, sum) = fill_whole(&mut self.rx, out, &mut fill);
+                plan.header_len + n
+            });
             if n == 0 {
                 break;
             }
-            frame.set_len(plan.header_len + n);
+            // At most a segment.
             let len = u32::try_from(n).unwrap_or(u32::MAX);
             self.send.push(frame, plan.header_len, len, sum, plan.port);
             plan.sum = plan.sum.combine(sum, plan.len % 2 == 1);

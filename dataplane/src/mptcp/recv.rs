@@ -47,13 +47,16 @@ impl RecvStream {
             let Some(front) = self.pieces.front_mut() else {
                 break;
             };
-            if front.len() > n {
+            let len = front.len();
+            if len > n {
                 front.trim_front(n);
                 break;
             }
-            n -= front.len();
-            self.forget_front();
+            n -= len;
+            self.frames -= usize::from(front.pins_frame());
+            drop(self.pieces.pop_front());
         }
+        self.fresh = self.fresh.min(self.pieces.len());
     }
 
     /// Takes the first piece, frame and all.
@@ -94,13 +97,11 @@ impl RecvStream {
     }
 
     pub(crate) fn push(&mut self, chain: Chain) {
-        for piece in chain {
-            self.len += piece.len();
-            self.delivered += piece.len() as u64;
-            self.frames += usize::from(piece.pins_frame());
-            self.pieces.push_back(piece);
-            self.fresh += 1;
-        }
+        self.len += chain.len();
+        self.delivered += chain.len() as u64;
+        self.frames += chain.pinned_frames();
+        self.fresh += chain.iter().len();
+        self.pieces.extend(chain);
     }
 
     pub(crate) fn set_eof(&mut self) {

@@ -7,6 +7,8 @@ use super::output::Outcome;
 use super::schedulers::{Candidate, Scheduler};
 use super::state::{Core, Mode};
 use super::subflow::Subflow;
+use super::timers::Refill;
+use crate::checksum::Sum;
 use crate::counters::Counter;
 use crate::tcp::MapRef;
 
@@ -226,8 +228,35 @@ impl Core {
             }
             self.record_again(cx, i, range.start, len, map);
             self.subflows[i].totals.bytes_reinjected += u64::from(len);
+            if range.start <= self.send.una() && self.refill == Refill::One {
+                self.send_twin(cx, sink, i, range.start, (len, sum));
+            }
         }
         full
+    }
+
+    /// A repair leaves once more, behind the first. A box that merges two segments into one
+    /// with the options of either spoils the other; whichever two it merges, one of these
+    /// keeps its own.
+    fn send_twin<S: TxSink>(
+        &mut self,
+        cx: &mut Cx<'_>,
+        sink: &mut S,
+        i: usize,
+        off: u64,
+        (len, sum): (u32, Sum),
+    ) {
+        if self.subflows[i].tcp.send_budget(cx.now) < len {
+            return;
+        }
+        let seq = self.subflows[i].tcp.snd_nxt();
+        let ssn = self.subflows[i].ssn(seq);
+        let map = self.mapping(off, ssn, u64::from(len), false, sum);
+        if let Outcome::Sent = self.transmit(cx, sink, i, off, len, seq, map, true) {
+            cx.counters.inc(Counter::MPTCPRetrans);
+            self.record_again(cx, i, off, len, map);
+            self.subflows[i].totals.bytes_reinjected += u64::from(len);
+        }
     }
 
     /// Subflow `i` has sent bytes that another one was given.

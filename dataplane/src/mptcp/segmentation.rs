@@ -6,8 +6,8 @@ use super::output::Outcome;
 use super::state::Core;
 use super::subflow::Burst;
 use crate::counters::Counter;
-use crate::offload::BurstShape;
 use crate::offload::header::TcpHeaderOut;
+use crate::offload::{BURST_FRAMES_MAX, BurstShape};
 use crate::wire::tcp::Flags;
 
 impl Core {
@@ -37,8 +37,9 @@ impl Core {
         let segment_bytes = u16::try_from(first.len * s.tcp.parts()).ok()?;
         let (mut end, mut bytes) = (first.end(), first.len as usize);
         let mut full = sink.shares_frames(first.port, port);
-        // Only the last segment may be shorter than the first.
-        for chunk in chunks {
+        // Only the last segment may be shorter than the first. A port refuses a burst of more
+        // frames for good: the rest is another one.
+        for chunk in chunks.take(BURST_FRAMES_MAX - 1) {
             let room = limit - header_len - bytes;
             if !full
                 || chunk.off >= burst.end

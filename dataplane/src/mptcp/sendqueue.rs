@@ -191,24 +191,42 @@ impl SendQueue {
 
     /// A subflow no longer has to resend it.
     pub(crate) fn drop_ref(&mut self, off: u64) {
-        let una = self.una;
-        let guess = self.chunks.get(self.dropping);
-        let index = if guess.is_some_and(|c| c.off == off) {
-            self.dropping
-        } else {
-            let Some(index) = self.index(off) else {
-                return;
+        self.drop_refs(std::iter::once(off));
+    }
+
+    /// [`SendQueue::drop_ref`] for each of these, which as a rule are chunk after chunk.
+    pub(crate) fn drop_refs(&mut self, mut offs: impl Iterator<Item = u64>) {
+        let mut next = offs.next();
+        while let Some(off) = next {
+            let guess = self.chunks.get(self.dropping);
+            let from = if guess.is_some_and(|c| c.off == off) {
+                self.dropping
+            } else if let Some(index) = self.index(off) {
+                index
+            } else {
+                next = offs.next();
+                continue;
             };
-            index
-        };
-        self.dropping = index + 1;
-        let chunk = &mut self.chunks[index];
-        debug_assert!(chunk.refs > 0, "reference to {off} dropped twice");
-        chunk.refs = chunk.refs.saturating_sub(1);
-        if chunk.refs == 0 && chunk.end() <= una && chunk.frame.take().is_some() {
-            self.frames -= 1;
-            self.pinned_bytes -= u64::from(chunk.len);
-            self.pop_dead();
+            let (una, before) = (self.una, self.frames);
+            self.dropping = from;
+            for chunk in self.chunks.range_mut(from..) {
+                // Only the first may be named by an offset within it.
+                let named = next == Some(chunk.off) || self.dropping == from;
+                if next.is_none() || !named {
+                    break;
+                }
+                debug_assert!(chunk.refs > 0, "reference to {next:?} dropped twice");
+                chunk.refs = chunk.refs.saturating_sub(1);
+                if chunk.refs == 0 && chunk.end() <= una && chunk.frame.take().is_some() {
+                    self.frames -= 1;
+                    self.pinned_bytes -= u64::from(chunk.len);
+                }
+                self.dropping += 1;
+                next = offs.next();
+            }
+            if self.frames < before {
+                self.pop_dead();
+            }
         }
     }
 
@@ -229,8 +247,23 @@ impl SendQueue {
             return 0;
         }
         let news = off - self.una;
-        let mut index = self.chunks.partition_point(|c| c.end() <= self.una);
-        self.una = off;
+        let una = std::mem::replace(&mut self.una, off);
+        // As a rule no subflow refers to them any more: records and frames go at once.
+        let free = |c: &&Chunk| c.end() <= off && c.refs == 0;
+        let gone = self.chunks.iter().take_while(free).count();
+        // A record without frame is one that waited behind the first.
+        let framed = |c: &Chunk| usize::from(c.frame.is_some());
+        self.frames -= self.chunks.drain(..gone).map(|c| framed(&c)).sum::<usize>();
+        self.dropping = self.dropping.saturating_sub(gone);
+        if self.chunks.front().is_some_and(|c| c.end() <= off) {
+            self.acknowledge_pinned(una, off);
+        }
+        news
+    }
+
+    /// [`SendQueue::acknowledge`] for what lies behind a chunk that some subflow refers to.
+    fn acknowledge_pinned(&mut self, una: u64, off: u64) {
+        let mut index = self.chunks.partition_point(|c| c.end() <= una);
         while let Some(chunk) = self.chunks.get_mut(index).filter(|c| c.end() <= off) {
             if chunk.refs == 0 {
                 chunk.frame = None;
@@ -241,7 +274,6 @@ impl SendQueue {
             index += 1;
         }
         self.pop_dead();
-        news
     }
 
     fn pop_dead(&mut self) {

@@ -19,6 +19,7 @@ use super::reinject::ReinjectQueue;
 use super::schedulers::Scheduler;
 use super::sendqueue::SendQueue;
 use super::subflow::{Death, Subflow};
+use super::timers::Refill;
 use super::version::Version;
 use super::window_option::WindowOption;
 use crate::counters::Counter;
@@ -103,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) repairer: Option<SubflowId>,
     /// Holes up to here are resent without waiting for another timeout.
     pub(crate) recover: u64,
+    /// How much of them at a time.
+    pub(crate) refill: Refill,
     /// Head-of-line data below this was already sent on a second subflow.
     pub(crate) opportunistic: u64,
 
@@ -198,6 +201,7 @@ impl Core {
             spoiled_rx: Spoiled::default(),
             repairer: None,
             recover: 0,
+            refill: Refill::default(),
             opportunistic: 0,
             reassembly: Reassembly::default(),
             rx: RecvStream::default(),
@@ -468,6 +472,9 @@ impl Core {
             .is_some_and(|d| d.transient == Some(false))
         {
             self.addresses.path_barred(s.tuple());
+        }
+        if s.death.as_deref().is_some_and(|d| d.error == "closed") {
+            self.closing.subflow_closed();
         }
         if !self.subflows.is_empty() {
             // Attempts that never come about do not keep the connection alive.

@@ -438,19 +438,21 @@ impl Subflow {
     /// the end of the last range that is fully acknowledged, for plain TCP.
     pub(crate) fn acknowledged(&mut self, n: u32, queue: &mut SendQueue) -> Option<u64> {
         let mut done = None;
-        self.sent_front_acked += n;
-        while let Some(front) = self.sent.front().copied() {
-            if self.sent_front_acked < front.len {
-                if self.sent_front_acked > 0 {
-                    done = Some(front.off + u64::from(self.sent_front_acked));
+        let mut left = self.sent_front_acked + n;
+        let mut whole = 0;
+        for sent in &self.sent {
+            if left < sent.len {
+                if left > 0 {
+                    done = Some(sent.off + u64::from(left));
                 }
                 break;
             }
-            self.sent_front_acked -= front.len;
-            self.sent.pop_front();
-            queue.drop_ref(front.off);
-            done = Some(front.off + u64::from(front.len));
+            left -= sent.len;
+            whole += 1;
+            done = Some(sent.off + u64::from(sent.len));
         }
+        self.sent_front_acked = left;
+        queue.drop_refs(self.sent.drain(..whole).map(|sent| sent.off));
         done
     }
 

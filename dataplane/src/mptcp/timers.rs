@@ -36,6 +36,18 @@ const PROBE_INTERVAL_MAX: Duration = Duration::from_secs(1);
 /// reset (RFC 8684 §3.3.6: reason 5).
 const PINNED_SHARE: u64 = 2;
 
+/// How a hole that the peer's TCP has acknowledged is filled again, as far as is known.
+#[derive(Copy, Clone, PartialEq, Eq, Default, Debug)]
+pub(crate) enum Refill {
+    /// Not tried yet with more than one segment.
+    #[default]
+    Unknown,
+    /// Many segments at a time are on their way.
+    Many,
+    /// Many at a time came to nothing: one at a time.
+    One,
+}
+
 impl Core {
     /// Runs everything that is due.
     pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>) {
@@ -296,6 +308,9 @@ impl Core {
                 if let Some(i) = self.repairer.take().and_then(|id| self.index_of(id)) {
                     self.subflows[i].swallows = true;
                 }
+                if self.refill == Refill::Many {
+                    self.refill = Refill::One;
+                }
                 self.refill_hole();
                 if self.snd_edge <= head {
                     self.probe_window(cx);
@@ -339,18 +354,21 @@ impl Core {
     pub(crate) fn refill_hole(&mut self) {
         let head = self.send.una();
         if self.mode == Mode::Tcp || head >= self.recover.min(self.sent_max) {
+            self.refill = Refill::Unknown;
             return;
         }
         if self.sole_carrier().is_some() {
             return;
         }
         // A box that merges segments, or strips every second one, may spoil the same bytes
-        // each time when as many are sent each time.
-        let most = if self.data_rto_backoff % 2 == 1 {
-            1
-        } else {
-            RESEND_BYTES
-        };
+        // each time when as many are sent each time. Where many did not help and one did, one
+        // follows the other.
+        let one = self.data_rto_backoff % 2 == 1
+            || (self.data_rto_backoff == 0 && self.refill == Refill::One);
+        let most = if one { 1 } else { RESEND_BYTES };
+        if !one && self.refill == Refill::Unknown {
+            self.refill = Refill::Many;
+        }
         let mut end = head;
         while end < self.sent_max && end < head + most && !self.send.outstanding(end) {
             match self.send.chunk(end) {

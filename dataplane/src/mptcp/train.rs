@@ -61,16 +61,19 @@ impl Core {
             let Some(frame) = chunk.frame.as_mut() else {
                 break;
             };
-            let Some(out) = frame.buffer_mut() else {
-                break;
-            };
             let flags = if chunk_end == burst.end {
                 fields.flags | Flags::PSH
             } else {
                 fields.flags
             };
-            headers.emit(out, seq, flags, len as usize, chunk.sum);
-            frame.set_len(headers.len() + len as usize);
+            let sum = chunk.sum;
+            let free = frame.write(|out| {
+                headers.emit(out, seq, flags, len as usize, sum);
+                headers.len() + len as usize
+            });
+            if !free {
+                break;
+            }
             match sink.send(port, frame) {
                 Tx::Queued => {}
                 tx => {

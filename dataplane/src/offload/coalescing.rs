@@ -24,12 +24,16 @@ use crate::wire::tcp::{self, Flags, SeqNumber};
 const SEGMENTS_MAX: u32 = 64;
 /// Bytes that are compared. Longer headers, and shorter packets, travel alone.
 const BLOCK_BYTES: usize = 128;
+const BLOCK_WORDS: usize = BLOCK_BYTES / 8;
 /// Offsets within an IPv4 header.
 const TOTAL_LEN: usize = 2;
 const IDENTIFICATION: usize = 4;
 const HEADER_CHECKSUM: usize = 10;
 /// Offset within an IPv6 header.
 const PAYLOAD_LEN: usize = 4;
+/// What the fields that vary are within: of either IP header, and of a TCP header.
+const IP_PART: usize = 12;
+const TCP_PART: usize = tcp::HEADER_LEN;
 
 /// In-order segments of one flow, to be taken as one.
 #[derive(Debug, Default)]
@@ -49,17 +53,27 @@ pub struct Follower {
     pub payload: Range<usize>,
     /// Sum of pseudo-header and TCP header, checksum field included.
     pub header_sum: Sum,
+    /// Sum of the pseudo-header, in words.
+    pseudo: u64,
+    /// The checksum field.
+    field: u16,
+}
+
+impl Follower {
     /// The checksum field holds the bare pseudo-header sum: see
     /// [`TcpPacket::has_partial_checksum`].
-    pub partial: bool,
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        Sum::from_folded(self.field) == Sum::ZERO.add_words(self.pseudo)
+    }
 }
 
 /// What all headers of a train have in common, as bytes and as sums.
 #[derive(Debug)]
 struct Block {
-    bytes: [u8; BLOCK_BYTES],
+    bytes: [u64; BLOCK_WORDS],
     /// Ones where `bytes` must be met.
-    mask: [u8; BLOCK_BYTES],
+    mask: [u64; BLOCK_WORDS],
     header_len: usize,
     l3_offset: usize,
     tcp_offset: usize,
@@ -105,8 +119,8 @@ impl Block {
         // Lengths that come from 16-bit fields fit 64 bits.
         let segment_len = Sum::ZERO.add_u64((end - tcp + packet.payload.len()) as u64);
         Some(Self {
-            bytes,
-            mask,
+            bytes: words(&bytes),
+            mask: words(&mask),
             header_len: end,
             l3_offset: l3,
             tcp_offset: tcp,
@@ -120,13 +134,8 @@ impl Block {
 
     #[inline]
     fn meets(&self, head: &[u8; BLOCK_BYTES]) -> bool {
-        let words = |b: &[u8; BLOCK_BYTES], n: usize| {
-            u64::from_ne_bytes(*b[8 * n..].first_chunk().expect("within the block"))
-        };
-        let differ = (0..BLOCK_BYTES / 8).fold(0, |all, n| {
-            all | ((words(head, n) ^ words(&self.bytes, n)) & words(&self.mask, n))
-        });
-        differ == 0
+        let fields = self.bytes.iter().zip(&self.mask).zip(words(head));
+        fields.fold(0, |all, ((met, mask), word)| all | ((word ^ met) & mask)) == 0
     }
 
     #[inline]
@@ -135,7 +144,9 @@ impl Block {
         if !self.meets(head) {
             return None;
         }
-        let (ip, tcp) = (&frame[self.l3_offset..], &frame[self.tcp_offset..]);
+        // The block is as long as the headers at least.
+        let (ip, tcp) = (head.get(self.l3_offset..)?, head.get(self.tcp_offset..)?);
+        let (ip, tcp) = (ip.first_chunk::<IP_PART>()?, tcp.first_chunk::<TCP_PART>()?);
         let seq = u32_at(tcp, tcp::SEQ_OFFSET);
         if seq != next.0 {
             return None;
@@ -144,12 +155,10 @@ impl Block {
             self.l3_offset + ipv6::HEADER_LEN + usize::from(u16_at(ip, PAYLOAD_LEN))
         } else {
             let len = u16_at(ip, TOTAL_LEN);
-            let sum = self
-                .ip_sum
-                .add_u16(len)
-                .add_u16(u16_at(ip, IDENTIFICATION))
-                .add_u16(u16_at(ip, HEADER_CHECKSUM));
-            if !sum.is_zero() {
+            let vary = u64::from(len)
+                + u64::from(u16_at(ip, IDENTIFICATION))
+                + u64::from(u16_at(ip, HEADER_CHECKSUM));
+            if !self.ip_sum.add_words(vary).is_zero() {
                 return None;
             }
             self.l3_offset + usize::from(len)
@@ -158,18 +167,25 @@ impl Block {
             return None;
         }
         let field = u16_at(tcp, tcp::CHECKSUM_OFFSET);
-        let pseudo = self.pseudo_sum.add_u64((end - self.tcp_offset) as u64);
+        let pseudo = u64::from(self.pseudo_sum.fold()) + (end - self.tcp_offset) as u64;
+        let vary = u64::from(seq >> 16)
+            + u64::from(seq & 0xffff)
+            + u64::from(tcp[tcp::FLAGS_OFFSET])
+            + u64::from(field);
         Some(Follower {
             payload: self.header_len..end,
-            header_sum: self
-                .tcp_sum
-                .combine(pseudo, false)
-                .add_u32(seq)
-                .add_u16(u16::from(tcp[tcp::FLAGS_OFFSET]))
-                .add_u16(field),
-            partial: Sum::from_folded(field) == pseudo,
+            header_sum: self.tcp_sum.add_words(pseudo + vary),
+            pseudo,
+            field,
         })
     }
+}
+
+/// A block as numbers, to be compared a word at a time.
+#[inline]
+fn words(bytes: &[u8; BLOCK_BYTES]) -> [u64; BLOCK_WORDS] {
+    let (chunks, _) = bytes.as_chunks::<8>();
+    core::array::from_fn(|n| u64::from_ne_bytes(chunks[n]))
 }
 
 impl Train {

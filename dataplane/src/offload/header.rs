@@ -22,6 +22,11 @@ const FIXED_MAX: usize =
 /// Headroom that any header fits into.
 pub const HEADER_MAX: usize = FIXED_MAX + tcp::HEADER_LEN + tcp::OPTIONS_MAX;
 
+/// Headers are copied in blocks of this size, two of which any header fits into.
+const HALF: usize = 64;
+const HEADER_ROOM: usize = 2 * HALF;
+const _: () = assert!(HEADER_MAX <= HEADER_ROOM);
+
 /// How a frame gets to the next hop.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub struct L2Header {
@@ -206,7 +211,7 @@ impl HeaderTemplate {
     /// The headers of a train: segments that share options, acknowledgment, window and ECN.
     #[must_use]
     pub fn prepare(&self, h: &TcpHeaderOut, options: &OptionsBuf) -> Prepared {
-        let mut bytes = [0; HEADER_MAX];
+        let mut bytes = [0; HEADER_ROOM];
         let without_seq = TcpHeaderOut {
             seq: SeqNumber(0),
             flags: Flags::empty(),
@@ -288,7 +293,7 @@ impl HeaderTemplate {
 /// number, control bits, length.
 #[derive(Clone, Debug)]
 pub struct Prepared {
-    bytes: [u8; HEADER_MAX],
+    bytes: [u8; HEADER_ROOM],
     l3_offset: usize,
     tcp_offset: usize,
     len: usize,
@@ -329,7 +334,19 @@ impl Prepared {
         payload_sum: Sum,
     ) {
         let out = &mut out[..self.len];
-        out.copy_from_slice(&self.bytes[..self.len]);
+        let bytes = &self.bytes[..self.len];
+        // Copies whose length is known here are a few instructions; they may overlap.
+        match (out.first_chunk_mut::<HALF>(), bytes.first_chunk::<HALF>()) {
+            (Some(to), Some(from)) => {
+                *to = *from;
+                if let (Some(to), Some(from)) =
+                    (out.last_chunk_mut::<HALF>(), bytes.last_chunk::<HALF>())
+                {
+                    *to = *from;
+                }
+            }
+            _ => out.copy_from_slice(bytes),
+        }
         let segment_len = self.len - self.tcp_offset + payload_len;
         let ip_len = if self.v6 {
             segment_len
@@ -344,15 +361,17 @@ impl Prepared {
             put(ip, 2, &ip_len.to_be_bytes());
             put(ip, 10, &self.ip_sum.add_u16(ip_len).finish().to_be_bytes());
         }
-        put(tcp, tcp::SEQ_OFFSET, &seq.0.to_be_bytes());
-        put(tcp, tcp::FLAGS_OFFSET, &[flags.bits()]);
-        let sum = self
-            .sum
-            .add_u32(seq.0)
-            .add_u16(u16::from(flags.bits()))
-            .add_u64(payload_len as u64)
-            .combine(payload_sum, false);
-        put(tcp, tcp::CHECKSUM_OFFSET, &sum.finish().to_be_bytes());
+        let varies = u64::from(seq.0 >> 16)
+            + u64::from(seq.0 & 0xffff)
+            + u64::from(flags.bits())
+            + u64::from(payload_sum.fold())
+            + payload_len as u64;
+        let sum = self.sum.add_words(varies);
+        if let Some(tcp) = tcp.first_chunk_mut::<{ tcp::HEADER_LEN }>() {
+            put(tcp, tcp::SEQ_OFFSET, &seq.0.to_be_bytes());
+            put(tcp, tcp::FLAGS_OFFSET, &[flags.bits()]);
+            put(tcp, tcp::CHECKSUM_OFFSET, &sum.finish().to_be_bytes());
+        }
     }
 }
 

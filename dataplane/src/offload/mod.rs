@@ -7,4 +7,4 @@ pub mod segmentation;
 
 pub use coalescing::Train;
 pub use header::{HeaderTemplate, L2Header, TcpHeaderOut};
-pub use segmentation::BurstShape;
+pub use segmentation::{BURST_FRAMES_MAX, BurstShape};

@@ -7,6 +7,10 @@ use crate::wire::packet::{self, Packet};
 use crate::wire::tcp::{self, Flags, SeqNumber};
 use crate::wire::{ipv4, ipv6};
 
+/// Frames of one burst at the most. The kernel allows `UIO_MAXIOV` slices; where segments are
+/// small, this many are fewer bytes than a port takes.
+pub const BURST_FRAMES_MAX: usize = 128;
+
 /// What a port must know of a burst: one set of headers in front of the payload of several
 /// consecutive segments. Lengths in the headers are those of the whole burst, the TCP
 /// checksum field holds the sum of its pseudo-header

@@ -10,6 +10,9 @@ use crate::control::{DataplaneEvent, Envelope, FromDataplane, Reply, Request};
 /// Clients at the most: the daemon, its successor, and a few curious.
 const CLIENTS_MAX: usize = 8;
 
+/// Events of a message at the most.
+const EVENTS_PER_MESSAGE: usize = 128;
+
 /// How long an answer waits for a client that reads slowly: the control thread waits with
 /// it, so not for long.
 const READER_PATIENCE_MS: u8 = 250;
@@ -37,8 +40,8 @@ impl Client {
         self.subscribed = true;
     }
 
-    pub(super) fn read(&self) -> Input {
-        match transport::receive(self.socket.as_fd()) {
+    fn read(&self, buffer: &mut Vec<u8>) -> Input {
+        match transport::receive_into(self.socket.as_fd(), buffer) {
             Ok((request, fds)) => Input::Request(request, fds),
             Err(e) if e.would_block() => Input::Nothing,
             Err(TransportError::Closed) => Input::Gone,
@@ -76,34 +79,34 @@ impl Client {
         }
     }
 
-    fn event(&mut self, event: &DataplaneEvent) -> bool {
+    /// Sends a message of `count` events; false when the client must be dropped.
+    fn events(&mut self, message: &[u8], count: u64) -> bool {
         if self.lost > 0 {
-            let lost = DataplaneEvent::Lost { count: self.lost };
-            match self.send_event(lost) {
+            let lost = unasked(vec![DataplaneEvent::Lost { count: self.lost }]);
+            match transport::send(self.socket.as_fd(), &lost, &[]) {
                 Ok(()) => self.lost = 0,
                 Err(e) if e.would_block() => {
-                    self.lost += 1;
+                    self.lost += count;
                     return true;
                 }
                 Err(_) => return false,
             }
         }
-        match self.send_event(event.clone()) {
+        match transport::send_bytes(self.socket.as_fd(), message, &[]) {
             Ok(()) => true,
             Err(e) if e.would_block() => {
-                self.lost += 1;
+                self.lost += count;
                 true
             }
             Err(_) => false,
         }
     }
+}
 
-    fn send_event(&self, event: DataplaneEvent) -> Result<(), TransportError> {
-        let message = Envelope {
-            id: 0,
-            body: FromDataplane::Event(event),
-        };
-        transport::send(self.socket.as_fd(), &message, &[])
+fn unasked(events: Vec<DataplaneEvent>) -> Envelope<FromDataplane> {
+    Envelope {
+        id: 0,
+        body: FromDataplane::Events(events),
     }
 }
 
@@ -115,15 +118,19 @@ impl AsFd for Client {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub(super) struct Clients(Vec<Client>);
+pub(super) struct Clients {
+    list: Vec<Client>,
+    /// Where messages arrive.
+    received: Vec<u8>,
+}
 
 impl Clients {
     pub(super) fn add(&mut self, socket: OwnedFd) {
-        if self.0.len() >= CLIENTS_MAX {
+        if self.list.len() >= CLIENTS_MAX {
             tracing::warn!("too many control clients: one more refused");
             return;
         }
-        self.0.push(Client {
+        self.list.push(Client {
             socket,
             subscribed: false,
             lost: 0,
@@ -131,21 +138,45 @@ impl Clients {
     }
 
     pub(super) fn iter(&self) -> std::slice::Iter<'_, Client> {
-        self.0.iter()
+        self.list.iter()
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> &mut Client {
-        &mut self.0[index]
+        &mut self.list[index]
+    }
+
+    pub(super) fn read(&mut self, index: usize) -> Input {
+        self.list[index].read(&mut self.received)
     }
 
     pub(super) fn remove(&mut self, index: usize) {
-        self.0.remove(index);
+        self.list.remove(index);
     }
 
     /// To every subscriber.
-    pub(super) fn broadcast(&mut self, event: &DataplaneEvent) {
-        self.0
-            .retain_mut(|client| !client.subscribed || client.event(event));
+    pub(super) fn broadcast(&mut self, mut events: Vec<DataplaneEvent>) {
+        while !events.is_empty() && self.list.iter().any(|c| c.subscribed) {
+            let rest = events.split_off(events.len().min(EVENTS_PER_MESSAGE));
+            self.broadcast_message(std::mem::replace(&mut events, rest));
+        }
+    }
+
+    fn broadcast_message(&mut self, events: Vec<DataplaneEvent>) {
+        let count = events.len();
+        let message = unasked(events);
+        let bytes = match (transport::encode(&message), message.body) {
+            (Ok(bytes), _) => bytes,
+            // Long words in some of them.
+            (Err(TransportError::TooLarge(_)), FromDataplane::Events(mut events)) if count > 1 => {
+                let rest = events.split_off(count / 2);
+                self.broadcast_message(events);
+                return self.broadcast_message(rest);
+            }
+            (Err(error), _) => return tracing::warn!(%error, "an event cannot be told"),
+        };
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.list
+            .retain_mut(|client| !client.subscribed || client.events(&bytes, count));
     }
 }
 
@@ -177,30 +208,72 @@ mod tests {
     #[test]
     fn who_does_not_read_loses_events_and_is_told_later() {
         let (mut clients, theirs) = clients();
-        let event = DataplaneEvent::Drained;
-        for _ in 0..5_000 {
-            clients.broadcast(&event);
+        let events = || vec![DataplaneEvent::Drained; 2];
+        for _ in 0..2_500 {
+            clients.broadcast(events());
         }
         assert_eq!(clients.iter().count(), 1, "a slow reader is kept");
         let mut read = 0;
         while transport::receive::<Envelope<FromDataplane>>(theirs.as_fd()).is_ok() {
-            read += 1;
+            read += 2;
         }
-        clients.broadcast(&event);
+        clients.broadcast(events());
         let (first, _) = transport::receive::<Envelope<FromDataplane>>(theirs.as_fd()).unwrap();
         match first.body {
-            FromDataplane::Event(DataplaneEvent::Lost { count }) => {
-                assert_eq!(count + read, 5_000);
-            }
+            FromDataplane::Events(events) => match events[..] {
+                [DataplaneEvent::Lost { count }] => assert_eq!(count + read, 5_000),
+                _ => panic!("{events:?}"),
+            },
             other => panic!("{other:?}"),
         }
+    }
+
+    /// However many come at once and however long their words: none is lost, none overtakes.
+    #[test]
+    fn many_events_go_in_messages_that_fit() {
+        let (mut clients, theirs) = clients();
+        let event = |worker: usize, length: usize| DataplaneEvent::Connection {
+            worker,
+            service: "x".repeat(length),
+            event: crate::mptcp::Event::Echoed {
+                token: 1,
+                address_id: 1,
+            },
+        };
+        let told = || {
+            let mut messages = Vec::new();
+            while let Ok((m, _)) = transport::receive::<Envelope<FromDataplane>>(theirs.as_fd()) {
+                let FromDataplane::Events(events) = m.body else {
+                    panic!("only events were sent");
+                };
+                let worker = |e: &DataplaneEvent| match e {
+                    DataplaneEvent::Connection { worker, .. } => *worker,
+                    other => panic!("{other:?}"),
+                };
+                messages.push(events.iter().map(worker).collect::<Vec<_>>());
+            }
+            messages
+        };
+        clients.broadcast((0..300).map(|n| event(n, 1)).collect());
+        let messages = told();
+        assert_eq!(messages.concat(), (0..300).collect::<Vec<_>>());
+        assert_eq!(messages.len(), 3);
+        // Two of these are too long for one message.
+        clients.broadcast(
+            [(0, 85_000), (1, 1), (2, 85_000), (3, 1)]
+                .map(|(n, length)| event(n, length))
+                .into(),
+        );
+        let messages = told();
+        assert_eq!(messages.concat(), [0, 1, 2, 3]);
+        assert_eq!(messages.len(), 2);
     }
 
     #[test]
     fn an_answer_waits_for_a_slow_reader_but_not_for_one_that_never_reads() {
         let (mut clients, theirs) = clients();
         for _ in 0..5_000 {
-            clients.broadcast(&DataplaneEvent::Drained);
+            clients.broadcast(vec![DataplaneEvent::Drained]);
         }
         let answer = reply("x".to_owned());
         assert!(!clients.get_mut(0).send(&answer, &[]), "nobody reads");
@@ -237,7 +310,7 @@ mod tests {
     fn who_is_gone_is_dropped() {
         let (mut clients, theirs) = clients();
         drop(theirs);
-        clients.broadcast(&DataplaneEvent::Drained);
+        clients.broadcast(vec![DataplaneEvent::Drained]);
         assert_eq!(clients.iter().count(), 0);
     }
 }

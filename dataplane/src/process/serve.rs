@@ -4,9 +4,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
 use socket2::Socket;
 
 use super::clients::{Clients, Input};
@@ -34,6 +35,11 @@ const DRAIN_MAX: Duration = Duration::from_secs(24 * 3600);
 /// here and where the control plane passes it on.
 const CONNS_BYTES_MAX: usize = MESSAGE_MAX_BYTES - 4096;
 
+/// How long events wait after some were passed on: many connections' go together then, and
+/// neither this thread nor the control plane wakes for each. What happens in a quiet moment is
+/// told at once.
+const EVENTS_PAUSE: Duration = Duration::from_millis(2);
+
 /// How often the end of a drain is looked for.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 
@@ -49,6 +55,7 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
         clients: Clients::default(),
         dataplane: None,
         drain: None,
+        events_at: None,
     };
     loop {
         let ready = server.wait(listener, &signals);
@@ -81,7 +88,8 @@ pub fn serve(listener: &Socket) -> Result<(), StartError> {
             server.pass_events();
         }
         if server.drained() {
-            server.clients.broadcast(&DataplaneEvent::Drained);
+            server.pass_events();
+            server.clients.broadcast(vec![DataplaneEvent::Drained]);
             server.exit();
             return Ok(());
         }
@@ -100,6 +108,8 @@ struct Server {
     clients: Clients,
     dataplane: Option<Dataplane>,
     drain: Option<Drain>,
+    /// Events wait until then.
+    events_at: Option<Instant>,
 }
 
 struct Drain {
@@ -121,13 +131,20 @@ enum After {
 }
 
 impl Server {
-    fn wait(&self, listener: &Socket, signals: &SignalFd) -> Ready {
+    fn wait(&mut self, listener: &Socket, signals: &SignalFd) -> Ready {
+        let now = Instant::now();
+        let pause = self.events_at.map(|at| at.saturating_duration_since(now));
+        let pause = pause.filter(|pause| !pause.is_zero());
+        if pause.is_none() {
+            self.events_at = None;
+        }
+        let dataplane = self.dataplane.as_ref().filter(|_| pause.is_none());
         let mut fds = vec![
             PollFd::new(listener.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
-        let first_client = fds.len() + usize::from(self.dataplane.is_some());
-        if let Some(dataplane) = &self.dataplane {
+        let first_client = fds.len() + usize::from(dataplane.is_some());
+        if let Some(dataplane) = dataplane {
             fds.push(PollFd::new(dataplane.events.as_fd(), PollFlags::POLLIN));
         }
         fds.extend(
@@ -135,17 +152,15 @@ impl Server {
                 .iter()
                 .map(|c| PollFd::new(c.as_fd(), PollFlags::POLLIN)),
         );
-        let timeout = match &self.drain {
-            Some(_) => PollTimeout::try_from(DRAIN_CHECK).unwrap_or(PollTimeout::ZERO),
-            None => PollTimeout::NONE,
-        };
+        let check = self.drain.as_ref().map(|_| DRAIN_CHECK);
+        let timeout = pause.into_iter().chain(check).min();
         // EINTR: look at everything again.
-        let _ = poll(&mut fds, timeout);
+        let _ = ppoll(&mut fds, timeout.map(TimeSpec::from_duration), None);
         let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
         Ready {
             listener: is_ready(&fds[0]),
             signal: is_ready(&fds[1]),
-            events: self.dataplane.is_some() && is_ready(&fds[2]),
+            events: dataplane.is_some() && is_ready(&fds[2]),
             clients: (first_client..fds.len())
                 .filter(|i| is_ready(&fds[*i]))
                 .map(|i| i - first_client)
@@ -157,24 +172,26 @@ impl Server {
         let Some(dataplane) = &self.dataplane else {
             return;
         };
-        let events = dataplane.events.clone();
-        events.clear_wake();
-        while let Some((worker, name, event)) = events.pop() {
+        dataplane.events.clear_wake();
+        let mut events = Vec::new();
+        while let Some((worker, name, event)) = dataplane.events.pop() {
             let service = name.to_string();
-            self.clients.broadcast(&DataplaneEvent::Connection {
+            events.push(DataplaneEvent::Connection {
                 worker,
                 service,
                 event,
             });
         }
-        match events.take_lost() {
+        match dataplane.events.take_lost() {
             0 => {}
-            count => self.clients.broadcast(&DataplaneEvent::Lost { count }),
+            count => events.push(DataplaneEvent::Lost { count }),
         }
+        self.clients.broadcast(events);
+        self.events_at = Some(Instant::now() + EVENTS_PAUSE);
     }
 
     fn client(&mut self, index: usize) -> Result<After, StartError> {
-        let (envelope, fds) = match self.clients.get_mut(index).read() {
+        let (envelope, fds) = match self.clients.read(index) {
             Input::Request(envelope, fds) => (envelope, fds),
             Input::Nothing => return Ok(After::GoOn),
             Input::Gone => {
@@ -386,6 +403,16 @@ impl Dataplane {
                 self.setup.mptcp.accept_addresses = accept_addresses;
                 Reply::Ok
             }
+            Request::Announcements { announcements } => {
+                let list: Arc<[_]> = announcements.as_slice().into();
+                for mailbox in &self.mailboxes {
+                    if mailbox.send(Mail::Announcements(list.clone())).is_err() {
+                        return hangs();
+                    }
+                }
+                self.setup.announcements = announcements;
+                Reply::Ok
+            }
             Request::Services { services: setups } => {
                 for mailbox in &self.mailboxes {
                     let list: Vec<Service<_>> = services(&setups);
@@ -403,16 +430,6 @@ impl Dataplane {
     }
 
     fn command(&self, token: u32, command: ConnCommand) -> Reply {
-            Request::Announcements { announcements } => {
-                let list: Arc<[_]> = announcements.as_slice().into();
-                for mailbox in &self.mailboxes {
-                    if mailbox.send(Mail::Announcements(list.clone())).is_err() {
-                        return hangs();
-                    }
-                }
-                self.setup.announcements = announcements;
-                Reply::Ok
-            }
         let order = match command {
             ConnCommand::OpenSubflow { path } => match self.path(&path) {
                 Some(path) => Order::OpenSubflow(path),
@@ -580,6 +597,7 @@ mod tests {
             recv_queue_frames: 0,
             age_ms: 0,
             totals: Totals::default(),
+            announced: Vec::new(),
             subflows: Vec::new(),
             closed_subflows: (0..closed)
                 .map(|i| crate::mptcp::ClosedSubflowInfo {
@@ -597,7 +615,6 @@ mod tests {
             info,
         }
     }
-            announced: Vec::new(),
 
     #[test]
     fn a_termination_arrives_where_it_is_waited_for() {

@@ -4,7 +4,7 @@ use super::Tcp;
 use super::congestion::AckSample;
 use super::prr::Prr;
 use super::recovery::Phase;
-use super::scoreboard::TxSeg;
+use super::scoreboard::{Run, TxSeg};
 use super::segment::{SegmentIn, Verdict};
 use super::state::State;
 use crate::counters::{Counter, Counters};
@@ -111,6 +111,11 @@ impl Tcp {
         let had = room(self.snd_una, self.snd_wnd, self.snd_nxt);
         let has = room(seg.ack, window, self.snd_nxt);
         verdict.window_opened = had < mss && has > had;
+        let beyond = |fin: SeqNumber| fin >= self.snd_una + self.snd_wnd;
+        if verdict.window_opened && !self.fin_acked && self.fin_seq.is_some_and(beyond) {
+            // It was refused for want of a window, and its timeout has backed off.
+            self.recovery.probe_wanted = true;
+        }
         self.snd_wnd = window;
         self.snd_wnd_max = self.snd_wnd_max.max(window);
         self.snd_wl1 = seg.seq;
@@ -130,22 +135,33 @@ impl Tcp {
         self.snd_una = seg.ack;
         self.recovery.duplicates = 0;
         let min_rtt = self.rtt.min();
-        while let Some((sent, sacked)) = self.board.pop_acked(seg.ack) {
-            if sent.fin {
-                bytes -= 1;
-                self.fin_acked = true;
-                verdict.fin_acked = true;
+        // Taken out, for what is done with each looks at the rest.
+        let mut board = std::mem::take(&mut self.board);
+        if let Some(board) = board.written() {
+            if let Some(run) = board.pop_run(seg.ack) {
+                // What lies between first and last tells RACK nothing that these two do not.
+                self.rack.on_delivered(now, &run.first, false, min_rtt);
+                self.rack.on_delivered(now, &run.last, false, min_rtt);
+                delivery.note_run(&run);
             }
-            let original = self.is_original(seg, &sent);
-            if sent.retransmitted() && !sacked {
-                delivery.retransmitted = true;
-                delivery.original_arrived |= original;
-            }
-            if !sacked {
-                self.rack.on_delivered(now, &sent, original, min_rtt);
-                delivery.note(&sent);
-            }
+            board.pop_acked(seg.ack, |sent, sacked| {
+                if sent.fin {
+                    bytes -= 1;
+                    self.fin_acked = true;
+                    verdict.fin_acked = true;
+                }
+                let original = self.is_original(seg, sent);
+                if sent.retransmitted() && !sacked {
+                    delivery.retransmitted = true;
+                    delivery.original_arrived |= original;
+                }
+                if !sacked {
+                    self.rack.on_delivered(now, sent, original, min_rtt);
+                    delivery.note(sent);
+                }
+            });
         }
+        self.board = board;
         verdict.acked_bytes = bytes;
         self.totals.bytes_acked += u64::from(bytes);
         self.congestion.on_delivered(bytes);
@@ -488,6 +504,17 @@ impl Tcp {
 }
 
 impl Delivery {
+    /// As [`Delivery::note`] of each of them.
+    fn note_run(&mut self, run: &Run) {
+        self.note(&run.first);
+        if run.segments > 1 {
+            self.note(&run.last);
+        }
+        let counted = run.first.len + if run.segments > 1 { run.last.len } else { 0 };
+        self.bytes += run.bytes - counted;
+        self.segments += run.segments.saturating_sub(2);
+    }
+
     fn note(&mut self, sent: &TxSeg) {
         self.bytes += sent.len;
         self.segments += 1;

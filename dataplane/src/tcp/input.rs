@@ -342,8 +342,12 @@ impl Tcp {
             // a segment: its ACKs, SACKs and DATA_ACKs count (as Linux has it).
             (0, false) if !seg.flags.contains(Flags::RST) => left <= seg.seq && seg.seq <= right,
             (0, false) => inside(seg.seq),
-            // With a closed window, ACKs and RSTs at its edge still count.
-            (_, true) => seg.seq == left && seg.flags.contains(Flags::RST),
+            // With a closed window, ACKs and RSTs at its edge still count, and a FIN without
+            // data, which takes no room (as Linux has it).
+            (_, true) => {
+                let fin = seg.flags.contains(Flags::FIN) && len == 1;
+                seg.seq == left && (fin || seg.flags.contains(Flags::RST))
+            }
             // Also a segment that spans the window.
             (_, false) => inside(seg.seq) || inside(last) || (seg.seq < left && last >= right),
         }

@@ -683,7 +683,7 @@ impl Tcp {
         if self.board.resegment(mss, lose) {
             // Of an entry that was acknowledged in part, whole pieces may lie below SND.UNA now.
             // Nobody keeps their data any more.
-            while self.board.pop_acked(self.snd_una).is_some() {}
+            self.board.pop_acked(self.snd_una, |_, _| ());
         }
     }
 

@@ -83,11 +83,12 @@ impl Tcp {
             ) {
                 return None;
             }
-            if self.peer_room() == 0 {
+            if self.peer_room() == 0 && !self.fin_is_probe() {
                 self.update_persist(now);
                 return None;
             }
             let seq = self.snd_nxt;
+            self.timers.persist = None;
             self.fin_seq = Some(seq);
             self.started_sending(now);
             self.board.push(now, seq, 1, 0, MapRef::default(), true);
@@ -114,7 +115,7 @@ impl Tcp {
                 self.state,
                 State::FinWait1 | State::Closing | State::LastAck
             )
-            && self.peer_room() > 0;
+            && (self.peer_room() > 0 || self.fin_is_probe());
         front_of_queue || first
     }
 
@@ -262,20 +263,8 @@ impl Tcp {
         let (seq, mss) = (self.snd_nxt, self.mss());
         self.started_sending(now);
         self.ecn.data_sent(seq);
-        let mut done = 0;
-        while done < len {
-            let part = (len - done).min(mss);
-            self.board.push(
-                now,
-                seq + done,
-                part,
-                dsn.wrapping_add(done.into()),
-                map,
-                false,
-            );
-            self.totals.segments_out += 1;
-            done += part;
-        }
+        let segments = self.board.push_run(now, seq, len, mss, dsn, map);
+        self.totals.segments_out += u64::from(segments);
         self.snd_nxt += len;
         self.silly_override = false;
         self.totals.bytes_out += u64::from(len);

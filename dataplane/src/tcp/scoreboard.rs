@@ -53,6 +53,15 @@ impl TxSeg {
     }
 }
 
+/// Segments that were acknowledged together: see [`Scoreboard::pop_run`].
+#[derive(Copy, Clone, Debug)]
+pub(super) struct Run {
+    pub(super) segments: u32,
+    pub(super) bytes: u32,
+    pub(super) first: TxSeg,
+    pub(super) last: TxSeg,
+}
+
 /// Ring size to begin with: what a small answer takes. A busy connection has outgrown it after
 /// an initial window.
 const SLOTS_INITIAL: u32 = 8;
@@ -203,9 +212,9 @@ impl Scoreboard {
         if self.lost_segments == 0 {
             self.lost_hint = number;
         }
-        self.sacked.clear(number);
-        self.lost.clear(number);
-        *self.get_mut(number) = TxSeg {
+        // Who leaves the ring leaves no mark.
+        debug_assert!(!self.sacked.get(number) && !self.lost.get(number));
+        let seg = TxSeg {
             map,
             dsn,
             sent_at: now,
@@ -216,7 +225,64 @@ impl Scoreboard {
             transmissions: 1,
             fin,
         };
+        *self.get_mut(number) = seg;
         self.list_newest(number);
+    }
+
+    /// New data was sent, in segments of `mss` bytes and a last one of what is left: `push` of
+    /// each. Returns how many.
+    pub(super) fn push_run(
+        &mut self,
+        now: Instant,
+        first: SeqNumber,
+        len: u32,
+        mss: u32,
+        dsn: u64,
+        map: MapRef,
+    ) -> u32 {
+        debug_assert!(mss > 0 && self.back().is_none_or(|last| last.end() == first));
+        let segments = len.div_ceil(mss);
+        while self.slots.len() < (self.len() + segments) as usize {
+            self.grow();
+        }
+        if segments == 0 {
+            return 0;
+        }
+        let (start, last) = (self.tail, self.tail.wrapping_add(segments - 1));
+        if self.flight_segments == 0 {
+            self.oldest = start;
+        } else {
+            let newest = self.newest;
+            self.get_mut(newest).newer = start;
+        }
+        let mut older = self.newest;
+        let mut done = 0;
+        for i in 0..segments {
+            let number = start.wrapping_add(i);
+            debug_assert!(!self.sacked.get(number) && !self.lost.get(number));
+            *self.get_mut(number) = TxSeg {
+                map,
+                dsn: dsn.wrapping_add(done.into()),
+                sent_at: now,
+                seq: first + done,
+                len: mss.min(len - done),
+                older,
+                // Of the last one it means nothing.
+                newer: number.wrapping_add(1),
+                transmissions: 1,
+                fin: false,
+            };
+            older = number;
+            done += mss;
+        }
+        self.tail = last.wrapping_add(1);
+        if self.lost_segments == 0 {
+            self.lost_hint = last;
+        }
+        self.newest = last;
+        self.flight_segments += segments;
+        self.flight_bytes += len;
+        segments
     }
 
     /// A lost segment, or the newest one as a probe, was sent again.
@@ -235,6 +301,7 @@ impl Scoreboard {
         self.list_newest(number);
     }
 
+    #[inline]
     fn list_newest(&mut self, number: u32) {
         if self.flight_segments == 0 {
             self.oldest = number;
@@ -261,20 +328,21 @@ impl Scoreboard {
     }
 
     fn unlist(&mut self, number: u32) {
-        let seg = *self.get(number);
+        let seg = self.get(number);
+        let (older, newer, bytes) = (seg.older, seg.newer, seg.payload_len());
         let (first, last) = (number == self.oldest, number == self.newest);
         if first {
-            self.oldest = seg.newer;
+            self.oldest = newer;
         } else {
-            self.get_mut(seg.older).newer = seg.newer;
+            self.get_mut(older).newer = newer;
         }
         if last {
-            self.newest = seg.older;
+            self.newest = older;
         } else {
-            self.get_mut(seg.newer).older = seg.older;
+            self.get_mut(newer).older = older;
         }
         self.flight_segments -= 1;
-        self.flight_bytes -= seg.payload_len();
+        self.flight_bytes -= bytes;
     }
 
     /// The segment in flight that was sent longest ago.
@@ -284,28 +352,71 @@ impl Scoreboard {
 
     // ---- acknowledgement ----
 
-    /// Removes the first segment if `una` covers it. The flag says whether it had been SACKed.
-    pub(super) fn pop_acked(&mut self, una: SeqNumber) -> Option<(TxSeg, bool)> {
-        let seg = *self.front()?;
-        if seg.end() > una {
+    /// Removes the first segments as far as `una` covers them and there is nothing to say about
+    /// any: sent once, one after the other, with nothing SACKed or lost in the whole ring. That
+    /// is what nearly every ACK finds, and takes no step but to the next.
+    pub(super) fn pop_run(&mut self, una: SeqNumber) -> Option<Run> {
+        let eventful = self.sacked_segments > 0 || self.lost_segments > 0;
+        if eventful || self.is_empty() || self.oldest != self.head {
             return None;
         }
-        let number = self.head;
-        let sacked = self.sacked.get(number);
-        if sacked {
-            self.sacked.clear(number);
-            self.sacked_segments -= 1;
-        } else if self.lost.get(number) {
-            self.lost.clear(number);
-            self.lost_segments -= 1;
-        } else {
-            self.unlist(number);
+        let (mut number, mut bytes) = (self.head, 0);
+        let mut last = None;
+        while number != self.tail {
+            let seg = self.get(number);
+            if seg.end() > una || seg.transmissions != 1 || seg.fin {
+                break;
+            }
+            bytes += seg.len;
+            last = Some(number);
+            number = number.wrapping_add(1);
+            if seg.newer != number {
+                break;
+            }
         }
-        self.head = self.head.wrapping_add(1);
-        if self.lost_hint == number {
-            self.lost_hint = self.head;
+        let last = *self.get(last?);
+        let run = Run {
+            segments: number.wrapping_sub(self.head),
+            bytes,
+            first: *self.get(self.head),
+            last,
+        };
+        self.flight_segments -= run.segments;
+        self.flight_bytes -= bytes;
+        self.oldest = last.newer;
+        if self.lost_hint.wrapping_sub(self.head) < run.segments {
+            self.lost_hint = number;
         }
-        Some((seg, sacked))
+        self.head = number;
+        Some(run)
+    }
+
+    /// Removes what `una` covers; `gone` sees each segment and whether it had been SACKed.
+    pub(super) fn pop_acked(&mut self, una: SeqNumber, mut gone: impl FnMut(&TxSeg, bool)) {
+        while self.head != self.tail {
+            let number = self.head;
+            let slot = self.slot(number);
+            if self.slots[slot].end() > una {
+                break;
+            }
+            // As a rule neither is any segment, and the one sent first is acknowledged first.
+            let sacked = self.sacked_segments > 0 && self.sacked.get(number);
+            let lost = self.lost_segments > 0 && self.lost.get(number);
+            if sacked {
+                self.sacked.clear(number);
+                self.sacked_segments -= 1;
+            } else if lost {
+                self.lost.clear(number);
+                self.lost_segments -= 1;
+            } else {
+                self.unlist(number);
+            }
+            self.head = number.wrapping_add(1);
+            if self.lost_hint == number {
+                self.lost_hint = self.head;
+            }
+            gone(&self.slots[slot], sacked);
+        }
     }
 
     /// Number of the first entry that ends after `seq`.

@@ -379,11 +379,19 @@ impl Tcp {
             return;
         }
         if self.data_waiting || self.fin_wanted {
-            self.wanted.probe = true;
-            self.events().pending.probes += 1;
             self.timers.persist_backoff += 1;
+            self.wanted.probe = !self.fin_is_probe();
+            self.events().pending.probes += 1;
             self.timers.persist = Some(now + self.persist_interval());
         }
+    }
+
+    /// A window that stays closed is not probed without data but by the FIN, if that is all
+    /// there is (RFC 9293 §3.8.6.1 probes with new data). Receivers accept it, for it takes no
+    /// room; and where a box closes windows on the way, it need not wait for one.
+    pub(super) fn fin_is_probe(&self) -> bool {
+        let data = self.state.may_send() && self.data_waiting;
+        self.fin_wanted && !data && self.timers.persist_backoff > 1
     }
 
     // ---- keepalive (RFC 9293 §3.8.4) ----

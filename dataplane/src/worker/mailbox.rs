@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam::channel::Sender;
 use crossbeam::queue::ArrayQueue;
@@ -171,6 +171,8 @@ impl AsFd for Mailbox {
 pub struct EventQueue {
     queue: ArrayQueue<(usize, Arc<str>, Event)>,
     lost: AtomicU64,
+    /// The control thread has been woken and has not looked yet.
+    woken: AtomicBool,
     wake: EventFd,
 }
 
@@ -183,6 +185,7 @@ impl EventQueue {
         Ok(Self {
             queue: ArrayQueue::new(EVENTS_MAX),
             lost: AtomicU64::new(0),
+            woken: AtomicBool::new(false),
             wake: wake_fd()?,
         })
     }
@@ -201,9 +204,13 @@ impl EventQueue {
         self.lost.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Wakes the control thread; once per batch of events.
+    /// Wakes the control thread, after a batch of events. No system call while an earlier wake
+    /// is still to be answered.
     pub fn wake(&self) {
-        let _ = self.wake.write(1);
+        // Whoever reads what this wrote has what was pushed before; else it is false here.
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            let _ = self.wake.write(1);
+        }
     }
 
     /// The next event.
@@ -216,9 +223,10 @@ impl EventQueue {
         self.lost.swap(0, Ordering::Relaxed)
     }
 
-    /// Makes [`as_fd`](AsFd::as_fd) unreadable until the next wake.
+    /// Makes [`as_fd`](AsFd::as_fd) unreadable until the next wake. Events are taken after it.
     pub fn clear_wake(&self) {
         let _ = self.wake.read();
+        self.woken.swap(false, Ordering::AcqRel);
     }
 }
 

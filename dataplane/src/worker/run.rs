@@ -18,7 +18,7 @@ use super::handoff::{HandOff, HandOffRings};
 use super::mailbox::{EventQueue, Mail, Mailbox, Snapshot};
 use super::wake::Sleeping;
 use crate::app::App;
-use crate::buf::{Frame, FramePool, PacketFrames};
+use crate::buf::{Frame, FramePool};
 use crate::control::{ConnReport, Idle, PoolReport, PortMode, PortReport, WorkerReport};
 use crate::counters::Counter;
 use crate::io::{Port, PortId, RxBatch, RxChecksum, Tx};
@@ -57,9 +57,6 @@ const HANDOFFS_PER_TURN: usize = 1024;
 
 /// Frames taken from one port per turn: a driver's usual NAPI budget.
 const RX_BATCH: usize = 64;
-
-/// Frames that a superframe of 64 KiB takes; where they are smaller, the list grows.
-const SUPERFRAME_FRAGMENTS: usize = 18;
 
 /// How long a worker that stops may take to say so to every peer.
 const FAREWELL: Duration = Duration::from_millis(100);
@@ -348,6 +345,7 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             parts,
             batch,
             first,
+            handed,
             ..
         } = self;
         let mut sink = Sink {
@@ -355,21 +353,11 @@ impl<P: Port, H: Heartbeat> Worker<P, H> {
             pools: &parts.pools,
             first,
         };
-        let mut frames = PacketFrames::new();
-        for received in batch.drain() {
-            if received.more && frames.is_empty() {
-                frames.reserve(SUPERFRAME_FRAGMENTS);
-            }
-            frames.push(received.frame);
-            if received.more {
-                continue;
-            }
-            let packet = std::mem::take(&mut frames);
-            let handed = parts.engine.on_packet(now, arrival, packet, &mut sink);
-            if let Some((worker, message)) = handed {
-                self.handed.push((worker, message));
-            }
-        }
+        parts
+            .engine
+            .on_frames(now, arrival, batch.drain(), &mut sink, |worker, message| {
+                handed.push((worker, message));
+            });
         self.send_handed();
         true
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use braid_dataplane::app::Source;
-use braid_dataplane::buf::{Frame, FramePool, HEADROOM_BYTES, PacketFrames};
+use braid_dataplane::buf::{Frame, FramePool, HEADROOM_BYTES};
 use braid_dataplane::checksum::Sum;
 use braid_dataplane::io::memory::{MemoryConfig, MemoryPort, pair};
 use braid_dataplane::io::{Port, PortId, RxBatch, RxChecksum, Tx};
@@ -193,15 +193,11 @@ impl End {
             pool: &self.pool,
             port: &mut self.port,
         };
-        let mut packet = PacketFrames::new();
-        for received in self.batch.drain() {
-            packet.push(received.frame);
-            if !received.more {
-                let packet = std::mem::take(&mut packet);
-                let handed = self.engine.on_packet(now, arrival, packet, &mut sink);
-                debug_assert!(handed.is_none(), "one worker has nobody to hand to");
-            }
-        }
+        let frames = self.batch.drain();
+        self.engine
+            .on_frames(now, arrival, frames, &mut sink, |_, _| {
+                debug_assert!(false, "one worker has nobody to hand to");
+            });
         if self.engine.next_deadline().is_some_and(|at| at <= now) {
             self.engine.on_timers(now);
         }

@@ -126,8 +126,6 @@ pub struct Variant {
     pub name: &'static str,
     /// The boxes of one path, from the client's side to the server's.
     pub build: fn(seed: u64) -> Vec<Box<dyn Element>>,
-    /// It works in the simulator, whose frames hold no more than one MTU.
-    pub simulated: bool,
 }
 
 /// One behaviour.

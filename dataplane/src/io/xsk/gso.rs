@@ -17,14 +17,12 @@ use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use crate::buf::Frame;
-use crate::offload::BurstShape;
+use crate::offload::{BURST_FRAMES_MAX, BurstShape};
 
 /// Messages staged at the most: what a turn of the worker sends.
 const MESSAGES_MAX: usize = 1024;
 /// Messages of one sendmmsg(2): `UIO_MAXIOV` in the kernel.
 const MESSAGES_PER_CALL: usize = 1024;
-/// Frames of one burst at the most; the kernel allows `UIO_MAXIOV` slices.
-const FRAMES_PER_BURST: usize = 128;
 /// Largest burst: what an IP length says, its link header beside.
 pub(super) const BURST_BYTES_MAX: u32 = 65_535;
 
@@ -159,7 +157,7 @@ impl GsoLane {
         let before = self.slices.len();
         let mut bytes = 0;
         for (frame, range) in frames {
-            if self.slices.len() - before == FRAMES_PER_BURST || !refer(frame) {
+            if self.slices.len() - before == BURST_FRAMES_MAX || !refer(frame) {
                 self.slices.truncate(before);
                 self.finished.extend(self.frames.drain(before..));
                 return false;

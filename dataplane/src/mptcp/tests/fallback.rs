@@ -175,6 +175,23 @@ fn options_stripped_from_pure_acks_only() {
 }
 
 #[test]
+fn segments_with_options_dropped() {
+    // Five timeouts say so to the client; whichever side has waited longer than that repeats
+    // without options at once, instead of after twice as long.
+    for from in [CLIENT, SERVER] {
+        for seed in 0..20 {
+            let mut net = Net::new(seed, vec![PathConfig::default()]);
+            net.middlebox = Some(Box::new(move |p| {
+                p.from != from || boxes::is_syn(p.bytes) || !boxes::has_mptcp(p.bytes)
+            }));
+            net.start(TestApp::sender(1, 100_000), TestApp::sender(2, 100_000));
+            net.complete(Duration::from_secs(9));
+            assert!(!net.hosts[CLIENT].info(net.now).mptcp);
+        }
+    }
+}
+
+#[test]
 fn syn_with_option_dropped() {
     let [client, _] = gauntlet(Outcome::Fallback, || {
         Box::new(|p| !(p.from == CLIENT && boxes::is_syn(p.bytes) && boxes::has_mptcp(p.bytes)))

@@ -248,6 +248,42 @@ fn a_blackholed_path_is_left_and_used_again() {
 }
 
 #[test]
+fn a_dead_path_does_not_hold_the_close_up() {
+    // Both ends with data outstanding on it; one with nothing but its FIN.
+    for (victim, down) in [(0, 2_000_000), (1, 2_000_000), (0, 0), (1, 0)] {
+        let mut net = connected(31, vec![slow(), slow()], 2_000_000, down);
+        net.join(1).unwrap();
+        net.run_for(Duration::from_millis(500));
+        net.blackhole[victim] = true;
+        net.run_until(LIMIT, |net| {
+            net.hosts
+                .iter()
+                .all(|h| h.conn.as_ref().is_some_and(|c| c.app().eof))
+        });
+        // Without sparing the close its timeout: a minute.
+        net.complete(Duration::from_secs(10));
+        assert!(net.hosts[CLIENT].count(Counter::SubflowCloseReset) > 0);
+    }
+}
+
+#[test]
+fn the_last_path_is_given_the_whole_time_to_close() {
+    let mut net = connected(32, vec![slow()], 300_000, 300_000);
+    net.run_until(LIMIT, |net| {
+        [CLIENT, SERVER].iter().all(|h| {
+            let core = &net.hosts[*h].conn.as_ref().unwrap().core;
+            core.closing.closes_subflows(&core.reassembly) || core.subflows[0].closing
+        })
+    });
+    net.blackhole[0] = true;
+    net.run_for(Duration::from_secs(20));
+    assert_eq!(net.hosts[CLIENT].count(Counter::SubflowCloseReset), 0);
+    assert_eq!(net.hosts[SERVER].count(Counter::SubflowCloseReset), 0);
+    net.blackhole[0] = false;
+    net.complete(LIMIT);
+}
+
+#[test]
 fn the_only_path_may_vanish_and_return() {
     let mut net = connected(7, vec![slow()], 3_000_000, 1_000_000);
     net.run_for(Duration::from_millis(300));
@@ -708,6 +744,18 @@ fn an_application_may_abort() {
     );
     assert_eq!(net.hosts[CLIENT].app().closed, Some(CloseReason::PeerAbort));
     net.check_frames();
+}
+
+#[test]
+fn small_segments_leave_in_bursts_of_as_many_frames_as_a_port_takes() {
+    // Odd: the client's port segments.
+    let narrow = PathConfig {
+        mtu: 400,
+        ..PathConfig::default()
+    };
+    let mut net = connected(33, vec![narrow], 3_000_000, 0);
+    net.complete(Duration::from_secs(30));
+    assert!(net.hosts[CLIENT].count(Counter::TxBursts) > 0);
 }
 
 #[test]

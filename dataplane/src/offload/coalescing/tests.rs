@@ -135,7 +135,7 @@ fn join(train: &mut Train, frame: Frame) -> bool {
     assert_eq!(follower.payload, packet.payload);
     assert_eq!(follower.header_sum, packet.header_sum(frame.packet()));
     assert_eq!(
-        follower.partial,
+        follower.is_partial(),
         packet.has_partial_checksum(frame.packet())
     );
     let mut piece = Piece::from_frame(frame, follower.payload, None);

@@ -160,6 +160,46 @@ fn fin_waits_for_a_window_and_probes_for_it() {
 }
 
 #[test]
+fn fin_probes_a_window_that_stays_closed() {
+    let mut test = Test::established(config());
+    test.recv(ack(1, 1).win(0));
+    test.tcp.close();
+    test.timer();
+    assert_eq!(test.control(), Some(Control::Probe { seq: ISS }));
+    test.recv(ack(1, 1).win(0));
+    test.timer();
+    assert_eq!(test.control(), Some(Control::Fin { seq: ISS + 1 }));
+    assert_eq!(test.control(), None);
+    // Refused, it is repeated, by its timer and as soon as there is a window.
+    test.recv(ack(1, 1).win(0));
+    while !test.timer().rto_fired {
+        assert_eq!(test.control(), Some(Control::Fin { seq: ISS + 1 }), "tail");
+    }
+    assert_eq!(test.control(), Some(Control::Fin { seq: ISS + 1 }));
+    test.recv(ack(1, 1).win(1000));
+    assert_eq!(test.control(), Some(Control::Fin { seq: ISS + 1 }));
+    test.recv(ack(1, 2).win(1000));
+    assert_eq!(test.tcp.state(), State::FinWait2);
+}
+
+#[test]
+fn a_closed_window_takes_a_bare_fin() {
+    let mut test = Test::established(config());
+    test.tcp.set_receive_window(0);
+    for seq in (1..50_001).step_by(1000) {
+        test.recv(ack(seq, 1).data(1000));
+    }
+    let (next, window) = test.acked();
+    assert_eq!(window, 0);
+    // With data it has to wait, and beyond a gap too.
+    assert!(!test.recv(ack(next, 1).data(1).fin()).fin);
+    assert!(!test.recv(ack(next + 1, 1).fin()).fin);
+    assert!(test.recv(ack(next, 1).fin()).fin);
+    assert_eq!(test.acked(), (next + 1, 0));
+    assert_eq!(test.tcp.state(), State::CloseWait);
+}
+
+#[test]
 fn time_wait_answers_fins_and_ends() {
     let mut test = Test::in_state(State::TimeWait);
     test.wait(10_000);

@@ -5,8 +5,9 @@ use super::{Engine, cx, listen};
 use std::ops::Range;
 
 use crate::buf::{Chain, Frame, PacketFrames, Piece};
+use crate::checksum;
 use crate::counters::Counter;
-use crate::io::{PortId, RxChecksum};
+use crate::io::{PortId, RxChecksum, RxFrame};
 use crate::mptcp::{Application, Cx, SubflowPath, TxSink};
 use crate::offload::Train;
 use crate::tcp::{SegmentIn, TimeWaitAction};
@@ -17,6 +18,9 @@ use crate::wire::tcp::Flags;
 use crate::wire::types::AddressId;
 use crate::worker::flow_table::Flow;
 use crate::worker::handoff::HandOff;
+
+/// Frames that a superframe of 64 KiB takes; where they are smaller, the list grows.
+const SUPERFRAME_FRAGMENTS: usize = 18;
 
 /// How a frame came in.
 #[derive(Copy, Clone, Debug)]
@@ -39,20 +43,84 @@ impl Arrival {
 }
 
 impl<A: Application> Engine<A> {
+    /// Takes the frames of received packets, as [`Engine::on_packet`] takes each packet. `handed`
+    /// gets what must go to another worker.
+    pub fn on_frames<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        frames: impl Iterator<Item = RxFrame>,
+        sink: &mut S,
+        mut handed: impl FnMut(u16, HandOff),
+    ) {
+        let mut packet = PacketFrames::new();
+        for RxFrame { frame, more } in frames {
+            if packet.is_empty() {
+                if more {
+                    packet.reserve(SUPERFRAME_FRAGMENTS);
+                    packet.push(frame);
+                    continue;
+                }
+                // Most frames go this way, and no further.
+                match self.join_train(arrival, frame) {
+                    None => {
+                        self.count_packet(arrival);
+                        continue;
+                    }
+                    Some(frame) => packet.push(frame),
+                }
+            } else {
+                packet.push(frame);
+                if more {
+                    continue;
+                }
+            }
+            let packet = std::mem::take(&mut packet);
+            if let Some((worker, message)) = self.on_other_packet(now, arrival, packet, sink) {
+                handed(worker, message);
+            }
+        }
+    }
+
     /// Takes one received packet; what it does may wait for the end of the batch, that is
     /// for [`Engine::run`]. Returns what must go to another worker.
     pub fn on_packet<S: TxSink>(
         &mut self,
         now: Instant,
         arrival: Arrival,
-        frames: PacketFrames,
+        mut frames: PacketFrames,
         sink: &mut S,
     ) -> Option<(u16, HandOff)> {
+        if frames.len() == 1
+            && let Some(frame) = frames.pop()
+        {
+            match self.join_train(arrival, frame) {
+                None => {
+                    self.count_packet(arrival);
+                    return None;
+                }
+                Some(frame) => frames.push(frame),
+            }
+        }
+        self.on_other_packet(now, arrival, frames, sink)
+    }
+
+    fn count_packet(&mut self, arrival: Arrival) {
         // Once per packet: whoever hands it over has counted it.
         if arrival.from.is_none() {
             self.counters.inc(Counter::FramesRx);
         }
-        let frames = self.join_train(arrival, frames)?;
+    }
+
+    /// A packet that continues no train.
+    fn on_other_packet<S: TxSink>(
+        &mut self,
+        now: Instant,
+        arrival: Arrival,
+        frames: PacketFrames,
+        sink: &mut S,
+    ) -> Option<(u16, HandOff)> {
+        self.count_packet(arrival);
         self.end_train(now);
         let head = frames.first()?;
         let len = frames.iter().map(Frame::len).sum();
@@ -150,29 +218,34 @@ impl<A: Application> Engine<A> {
         }
     }
 
-    /// Takes a packet that goes on where the one before it ended. Gives back any other.
-    fn join_train(&mut self, arrival: Arrival, mut frames: PacketFrames) -> Option<PacketFrames> {
+    /// Takes a packet of one frame that goes on where the one before it ended. Gives back any
+    /// other.
+    #[inline]
+    fn join_train(&mut self, arrival: Arrival, frame: Frame) -> Option<Frame> {
         let ecn = match self.train.first() {
-            Some(first) if frames.len() == 1 && arrival.is_like(self.train_arrival) => first.ecn,
-            _ => return Some(frames),
+            Some(first) if arrival.is_like(self.train_arrival) => first.ecn,
+            _ => return Some(frame),
         };
-        let Some(follower) = self.train.follower(frames[0].packet()) else {
-            return Some(frames);
+        let Some(follower) = self.train.follower(frame.packet()) else {
+            return Some(frame);
         };
-        let frame = frames.pop()?;
-        let mut piece = Piece::from_frame(frame, follower.payload, None);
-        if arrival.checksum == RxChecksum::AcceptPartial && follower.partial {
+        let sum = if arrival.checksum == RxChecksum::AcceptPartial && follower.is_partial() {
             self.counters.inc(Counter::PartialCsumAccepted);
+            None
         } else {
+            let payload = &frame.packet()[follower.payload.clone()];
             self.counters
-                .add(Counter::RxBytesTouched, piece.len() as u64);
-            if !follower.header_sum.combine(piece.sum(), false).is_zero() {
+                .add(Counter::RxBytesTouched, payload.len() as u64);
+            let sum = checksum::sum(payload);
+            if !follower.header_sum.combine(sum, false).is_zero() {
                 self.counters.inc(Counter::InCsumErrors);
                 return None;
             }
-        }
+            Some(sum)
+        };
         self.count_ecn(ecn);
-        self.train.push(piece);
+        self.train
+            .push(Piece::from_frame(frame, follower.payload, sum));
         None
     }
 

@@ -70,6 +70,14 @@ pub(super) static ENTRIES: &[Entry] = &[
         variants: &[variant("s>c", |_| {
             vec![Tcp::boxed(RewriteAnnounced::new(Way::ToClient))]
         })],
+        // The second address is announced on the first path, too: spoiled there, the client
+        // may never learn it, and the second path stays unused.
+        allowed: &[
+            (Placement::One, M),
+            (Placement::First, M.or(R)),
+            (Placement::Joined, M),
+            (Placement::Both, M.or(R)),
+        ],
         announces: true,
         linux: "join SYN lost: M",
         ..HARMLESS_ENTRY

@@ -31,7 +31,7 @@ use crate::middlebox::reset::{Blind, Inject, Reset};
 use crate::middlebox::rewrite::{Edit, Flip, Gateway};
 use crate::middlebox::rule::{Tcp, Way};
 use crate::middlebox::segment::{FAST_OPEN, SACK_PERMITTED, TIMESTAMPS, WINDOW_SCALE};
-use crate::middlebox::split::{Keep, Split};
+use crate::middlebox::split::{Keep, Resegment, Split};
 use crate::middlebox::strip::{Leave, Strip, What, When};
 use crate::middlebox::window::{self, ShrinkGuard, Window};
 
@@ -49,19 +49,7 @@ const R: Outcomes = Outcomes::RESET;
 const E: Outcomes = Outcomes::ERROR;
 
 const fn variant(name: &'static str, build: fn(u64) -> Vec<Box<dyn Element>>) -> Variant {
-    Variant {
-        name,
-        build,
-        simulated: true,
-    }
-}
-
-const fn live_variant(name: &'static str, build: fn(u64) -> Vec<Box<dyn Element>>) -> Variant {
-    Variant {
-        name,
-        build,
-        simulated: false,
-    }
+    Variant { name, build }
 }
 
 /// Most entries may stand anywhere, and nothing may come of them.

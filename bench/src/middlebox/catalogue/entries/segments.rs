@@ -161,13 +161,13 @@ pub(super) static ENTRIES: &[Entry] = &[
                     Tcp::boxed(Coalesce::all(HOLD, 1500, Header::First, Way::Both)),
                 ]
             }),
-            live_variant("64 KB", |_| {
-                vec![Tcp::boxed(Coalesce::all(
-                    HOLD,
-                    65_000,
-                    Header::First,
-                    Way::Both,
-                ))]
+            // Beyond the box is an interface again, whose MTU these exceed.
+            variant("64 KB, segmented again", |_| {
+                vec![
+                    Tcp::boxed(Resegment::new(1500, Way::ToClient)),
+                    Tcp::boxed(Coalesce::all(HOLD, 65_000, Header::First, Way::Both)),
+                    Tcp::boxed(Resegment::new(1500, Way::ToServer)),
+                ]
             }),
         ],
         allowed: &[
