@@ -446,7 +446,7 @@ fn text_of(value: &Value) -> String {
 }
 
 fn event_is(event: &Value, name: &str, fields: &[Field]) -> bool {
-    event["event"] == name && fields_agree(event, fields).is_ok()
+    (event.get(name)).is_some_and(|event| fields_agree(event, fields).is_ok())
 }
 
 /// `name=value` for members, `name.len=n` for lengths of lists.

@@ -386,6 +386,16 @@ impl<'a> Braidd<'a> {
             .ok_or_else(|| failure!("no pid in {status}"))
     }
 
+    /// Flows in TIME-WAIT, of all workers.
+    pub fn time_wait(&self) -> Result<u64> {
+        let status = self.ask(&["status"])?;
+        let workers = find(&status, "workers")
+            .and_then(Value::as_array)
+            .ok_or_else(|| failure!("no workers in {status}"))?;
+        let of = |worker: &Value| worker["time_wait"].as_u64().unwrap_or(0);
+        Ok(workers.iter().map(of).sum())
+    }
+
     /// Sums of every frame pool.
     pub fn frames(&self) -> Result<Frames> {
         let xsk = self.ask(&["xsk"])?;

@@ -191,7 +191,11 @@ mod x86 {
     #[inline]
     fn unaligned(from: *const u8, len: usize) -> usize {
         let head = from.addr().wrapping_neg() % 64;
-        if head % 2 == 0 && head < len { head } else { 0 }
+        if head.is_multiple_of(2) && head < len {
+            head
+        } else {
+            0
+        }
     }
 
     #[inline]

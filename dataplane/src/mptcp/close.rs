@@ -13,6 +13,9 @@ use crate::wire::mptcp::{MptcpOption, reset_reason};
 /// MP_FASTCLOSE on an ACK is sent at most this often (RFC 8684 §3.5 recommends 3
 /// retransmissions), then on a RST.
 const FASTCLOSE_SENT_MAX: u8 = 4;
+/// Timeouts in a row after which a closing subflow's path is dead. A path that only lets
+/// smaller packets through is found by then: two smaller sizes have been tried.
+const CLOSING_RTOS: u32 = 5;
 
 /// Send-side end of stream, and aborts in progress.
 #[derive(Debug, Default)]
@@ -243,7 +246,7 @@ impl Core {
         }
         for i in 0..self.subflows.len() {
             let s = &self.subflows[i];
-            if !s.stale || s.death.is_some() {
+            if s.tcp.consecutive_rtos() < CLOSING_RTOS || s.death.is_some() {
                 continue;
             }
             let (reason, error) = if s.sent.is_empty() {

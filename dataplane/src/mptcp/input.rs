@@ -102,6 +102,7 @@ impl Core {
             return;
         }
         if self.remote.is_some() {
+            self.note_overhang(i, packet);
             self.on_options(cx, i, packet);
         }
         if self.is_over() || self.subflows[i].death.is_some() {
@@ -394,6 +395,28 @@ impl Core {
             return self.on_astray(cx, i);
         }
         self.declare(cx, i, &mapping, dss.data_fin);
+    }
+
+    /// A segment without a mapping of its own lies under the mapping of one before it: a sender
+    /// whose TCP cut what was mapped whole. If it does not end where that mapping does,
+    /// something put bytes in; what the next mapping claims will tell.
+    fn note_overhang(&mut self, i: usize, packet: &TcpPacket) {
+        let maps = |o: &MptcpOption| matches!(o, MptcpOption::Dss(dss) if dss.mapping.is_some());
+        let bare = !packet.payload.is_empty() && !packet.options.mptcp.iter().any(maps);
+        if !bare || self.checksum || self.mode == Mode::Tcp {
+            return;
+        }
+        let s = &mut self.subflows[i];
+        let first = packet.seq.diff(s.tcp.rcv_start() - 1);
+        let start = s.rx_position(first.cast_unsigned());
+        let end = start.map(|at| at + packet.payload.len() as u64);
+        if let Some((start, end)) = start.zip(end)
+            && let Some(at) = s.rx.mapped_to()
+            && start < at
+            && at < end
+        {
+            s.rx.set_overhang(Some(at));
+        }
     }
 
     /// Whether the connection goes on if the mappings of subflow `i` are given up: as TCP, or

@@ -130,6 +130,11 @@ impl RxMappings {
         ahead.all(|m| m.off.wrapping_sub(m.pos) == nxt.wrapping_sub(self.pos))
     }
 
+    /// Where the last mapping at hand ends.
+    pub(crate) fn mapped_to(&self) -> Option<u64> {
+        self.queue.back().map(Mapping::end)
+    }
+
     /// Where the last mapping ended that was shorter than its segment.
     pub(crate) fn overhang(&self) -> Option<u64> {
         self.overhang
