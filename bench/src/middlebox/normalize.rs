@@ -80,7 +80,16 @@ impl Rule for Consistent {
 pub struct NoHoles {
     rng: StdRng,
     loss: f64,
-    next: Flows<[Option<SeqNumber>; 2]>,
+    flows: Flows<[Option<Passed>; 2]>,
+}
+
+/// What has passed without a hole.
+#[derive(Copy, Clone, Debug)]
+struct Passed {
+    /// First byte behind the SYN.
+    start: SeqNumber,
+    /// Behind the last one.
+    next: SeqNumber,
 }
 
 impl NoHoles {
@@ -90,16 +99,20 @@ impl NoHoles {
         Self {
             rng: StdRng::seed_from_u64(seed),
             loss,
-            next: Flows::default(),
+            flows: Flows::default(),
         }
     }
 }
 
 impl Rule for NoHoles {
     fn apply(&mut self, _: Instant, toward: Toward, s: Segment, exit: &mut Exit<'_>) {
-        let next = &mut self.next.of(s.flow(toward))[toward.index()];
+        let passed = &mut self.flows.of(s.flow(toward))[toward.index()];
         if s.flags.contains(Flags::SYN) {
-            *next = Some(s.end());
+            let start = s.end();
+            // A copy that was late begins nothing anew.
+            if passed.is_none_or(|p| p.start != start) {
+                *passed = Some(Passed { start, next: start });
+            }
             return exit.send(toward, &s);
         }
         if !s.payload.is_empty() && self.rng.random_bool(self.loss) {
@@ -108,12 +121,13 @@ impl Rule for NoHoles {
         }
         // An ACK that says "next" after lost data stands behind the hole, and is harmless.
         if s.seg_len() > 0 {
-            let expected = next.unwrap_or(s.seq);
-            if s.seq > expected {
+            let (start, next) = passed.map_or((s.seq, s.seq), |p| (p.start, p.next));
+            if s.seq > next {
                 exit.count("dropped: behind a hole");
                 return;
             }
-            *next = Some(expected.later(s.end()));
+            let next = next.later(s.end());
+            *passed = Some(Passed { start, next });
         }
         exit.send(toward, &s);
     }

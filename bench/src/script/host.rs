@@ -86,8 +86,14 @@ impl Host {
         }
     }
 
-    /// A frame arrives.
+    /// A frame arrives, alone.
     pub(crate) fn receive(&mut self, nic: u16, bytes: &[u8]) -> Result<(), String> {
+        self.receive_one(nic, bytes)?;
+        self.settle()
+    }
+
+    /// A frame arrives; its batch lasts until [`Self::settle`].
+    pub(crate) fn receive_one(&mut self, nic: u16, bytes: &[u8]) -> Result<(), String> {
         let mut frame = self.pool.alloc().ok_or("no frame is left")?;
         let room = frame.buffer_mut().ok_or("a fresh frame is in a ring")?;
         let fits = room.get_mut(..bytes.len());
@@ -109,7 +115,7 @@ impl Host {
         let frames = [frame].into();
         let handed = self.engine.on_packet(self.now, arrival, frames, &mut sink);
         assert!(handed.is_none(), "one worker has nobody to hand to");
-        self.settle()
+        Ok(())
     }
 
     /// Runs the engine until it rests.

@@ -230,7 +230,8 @@ impl Run {
         let flags = flag_bits(&packet.flags);
         let mut window = 65_535;
         let (mut seq, mut ack) = (flow.next, flow.seen);
-        let (mut urgent, mut len, mut at, mut damage) = (0, 0, None, false);
+        let (mut urgent, mut len, mut at) = (0, 0, None);
+        let (mut damage, mut more) = (false, false);
         for Field { name, value } in &packet.fields {
             match name.as_str() {
                 "seq" => seq = low32(number(value)?),
@@ -240,6 +241,7 @@ impl Run {
                 "len" => len = small::<u16>(value)?,
                 "at" => at = Some(number(value)?),
                 "badsum" => damage = true,
+                "more" => more = true,
                 other => return Err(format!("an injected packet has no field `{other}`")),
             }
         }
@@ -304,7 +306,11 @@ impl Run {
         let frame = segment.encode(damage)?;
         let text = self.describe(path, Side::Peer, &segment).2;
         self.note(self.host.now, '<', path, &text);
-        self.host.receive(nic, &frame)?;
+        self.host.receive_one(nic, &frame)?;
+        if more {
+            return Ok(());
+        }
+        self.host.settle()?;
         self.collect()
     }
 

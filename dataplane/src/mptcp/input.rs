@@ -86,6 +86,8 @@ impl Core {
             segments,
             ..SegmentIn::from(packet)
         };
+        // `packet` says how long the first of them is.
+        let bytes = payload.len();
         let verdict = s.tcp.on_segment(cx.now, &segment, payload, cx.counters);
         if let Some(cause) = verdict.reset {
             return self.on_reset(cx, i, packet, cause);
@@ -102,8 +104,8 @@ impl Core {
             return;
         }
         if self.remote.is_some() {
-            self.note_overhang(i, packet);
-            self.on_options(cx, i, packet);
+            self.note_overhang(i, packet, bytes);
+            self.on_options(cx, i, packet, bytes);
         }
         if self.is_over() || self.subflows[i].death.is_some() {
             return;
@@ -254,13 +256,13 @@ impl Core {
         self.refill_hole();
     }
 
-    fn on_options(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket) {
+    fn on_options(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, bytes: usize) {
         for option in &packet.options.mptcp {
             if self.subflows[i].death.is_some() || self.is_over() {
                 return;
             }
             match *option {
-                MptcpOption::Dss(dss) => self.on_dss(cx, i, packet, &dss),
+                MptcpOption::Dss(dss) => self.on_dss(cx, i, packet, bytes, &dss),
                 MptcpOption::MpCapable {
                     data_len: Some(len),
                     checksum,
@@ -336,7 +338,7 @@ impl Core {
         self.declare(cx, i, &mapping, false);
     }
 
-    fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, dss: &Dss) {
+    fn on_dss(&mut self, cx: &mut Cx<'_>, i: usize, packet: &TcpPacket, bytes: usize, dss: &Dss) {
         // An answer to a SYN's data may come from a server that has no keys yet and so sends no
         // DATA_ACK (RFC 8684 Figure 19, erratum 6609).
         self.dss_heard = true;
@@ -382,7 +384,7 @@ impl Core {
             return;
         }
         // With checksums the bytes themselves will tell.
-        if !self.checksum && self.is_shifted(i, packet, &mapping, dss.data_fin) {
+        if !self.checksum && self.is_shifted(i, packet, bytes, &mapping, dss.data_fin) {
             cx.counters.inc(Counter::DSSNoMatchTCP);
             // Nor is anything dropped while a join decides whether it could come again.
             if self.can_do_without(i) || self.is_undecided(i) {
@@ -400,16 +402,16 @@ impl Core {
     /// A segment without a mapping of its own lies under the mapping of one before it: a sender
     /// whose TCP cut what was mapped whole. If it does not end where that mapping does,
     /// something put bytes in; what the next mapping claims will tell.
-    fn note_overhang(&mut self, i: usize, packet: &TcpPacket) {
+    fn note_overhang(&mut self, i: usize, packet: &TcpPacket, bytes: usize) {
         let maps = |o: &MptcpOption| matches!(o, MptcpOption::Dss(dss) if dss.mapping.is_some());
-        let bare = !packet.payload.is_empty() && !packet.options.mptcp.iter().any(maps);
+        let bare = bytes > 0 && !packet.options.mptcp.iter().any(maps);
         if !bare || self.checksum || self.mode == Mode::Tcp {
             return;
         }
         let s = &mut self.subflows[i];
         let first = packet.seq.diff(s.tcp.rcv_start() - 1);
         let start = s.rx_position(first.cast_unsigned());
-        let end = start.map(|at| at + packet.payload.len() as u64);
+        let end = start.map(|at| at + bytes as u64);
         if let Some((start, end)) = start.zip(end)
             && let Some(at) = s.rx.mapped_to()
             && start < at
@@ -435,12 +437,13 @@ impl Core {
         &mut self,
         i: usize,
         packet: &TcpPacket,
+        bytes: usize,
         mapping: &DssMapping,
         fin: bool,
     ) -> bool {
         let s = &mut self.subflows[i];
         let first = packet.seq.diff(s.tcp.rcv_start() - 1);
-        let payload = i32::try_from(packet.payload.len()).unwrap_or(i32::MAX);
+        let payload = i32::try_from(bytes).unwrap_or(i32::MAX);
         let start = mapping.ssn.cast_signed();
         let end = start.wrapping_add(i32::from(mapping.len) - i32::from(fin));
         let (early, late) = (
