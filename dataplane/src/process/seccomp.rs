@@ -75,7 +75,7 @@ const ALLOWED: &[libc::c_long] = &[
 /// BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM.
 const BPF_COMMANDS: [u64; 3] = [1, 2, 3];
 
-/// `struct iovec` and the like apart, protections are the third argument of both.
+/// Of mmap and mprotect, the third argument: what may be done with the memory.
 const PROTECTION: u8 = 2;
 
 fn rules() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
